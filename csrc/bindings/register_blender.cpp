@@ -1,0 +1,129 @@
+#include <pybind11/stl.h>
+
+#include <string>
+#include <utility>
+
+#include "array.hpp"
+#include "gpgan/blend.hpp"
+#include "register.hpp"
+
+namespace gpgan::bindings {
+namespace {
+
+// Options come and go as the strings of the Python API; this table is the only place that pairs them.
+template <typename Enum>
+struct Names;
+template <>
+struct Names<Mode> {
+  static constexpr const char* kArgument = "mode";
+  static constexpr std::pair<const char*, Mode> kAll[] = {
+      {"default", Mode::kDefault}, {"paper", Mode::kPaper}, {"released", Mode::kReleased}};
+};
+template <>
+struct Names<Equation> {
+  static constexpr const char* kArgument = "equation";
+  static constexpr std::pair<const char*, Equation> kAll[] = {
+      {"gaussian-poisson", Equation::kGaussianPoisson}, {"screened", Equation::kScreened}};
+};
+template <>
+struct Names<Carry> {
+  static constexpr const char* kArgument = "carry";
+  static constexpr std::pair<const char*, Carry> kAll[] = {{"image", Carry::kImage},
+                                                           {"correction", Carry::kCorrection}};
+};
+template <>
+struct Names<Pyramid> {
+  static constexpr const char* kArgument = "pyramid";
+  static constexpr std::pair<const char*, Pyramid> kAll[] = {{"aspect", Pyramid::kAspect},
+                                                             {"square", Pyramid::kSquare}};
+};
+
+template <typename Enum>
+Enum parse(const std::string& name) {
+  std::string expected;
+  for (const auto& [text, value] : Names<Enum>::kAll) {
+    if (name == text) return value;
+    expected += (expected.empty() ? "'" : ", '") + std::string(text) + "'";
+  }
+  throw InvalidArgument(Names<Enum>::kArgument, "one of " + expected, "'" + name + "'");
+}
+
+template <typename Enum>
+std::string name_of(Enum wanted) {
+  for (const auto& [text, value] : Names<Enum>::kAll) {
+    if (value == wanted) return text;
+  }
+  throw LogicError("option: not one of the enumeration");
+}
+
+py::dict options(const std::string& mode) {
+  const Options said = Options::for_mode(parse<Mode>(mode));
+  py::dict out;
+  out["color_weight"] = said.color_weight;
+  out["sigma"] = said.sigma;
+  out["equation"] = name_of(said.equation);
+  out["carry"] = name_of(said.carry);
+  out["pyramid"] = name_of(said.pyramid);
+  out["membrane"] = said.membrane;
+  out["inset"] = said.inset;
+  return out;
+}
+
+Blender make_blender(std::int64_t height, std::int64_t width, int channels, int image_size,
+                     double color_weight, double sigma, const std::string& equation, const std::string& carry,
+                     const std::string& pyramid, bool membrane, std::optional<int> inset, int threads) {
+  Options options;
+  options.color_weight = color_weight;
+  options.sigma = sigma;
+  options.equation = parse<Equation>(equation);
+  options.carry = parse<Carry>(carry);
+  options.pyramid = parse<Pyramid>(pyramid);
+  options.membrane = membrane;
+  options.inset = inset;
+  options.image_size = image_size;
+  options.threads = threads;
+  const py::gil_scoped_release release;
+  return {options, height, width, channels};
+}
+
+py::tuple prepare(Blender& blender, const py::array& source, const py::array& target,
+                  const std::optional<py::array>& mask, std::pair<std::int64_t, std::int64_t> offset) {
+  const ConstImageView source_view = view(source, "source");
+  const ConstImageView target_view = view(target, "target");
+  const ConstImageView mask_view = mask ? view(*mask, "mask") : ConstImageView{};
+  GeneratorInputs inputs;
+  {
+    const py::gil_scoped_release release;
+    inputs = blender.prepare(source_view, target_view, mask_view, {offset.first, offset.second});
+  }
+  return py::make_tuple(to_array(inputs.composite, false), to_array(inputs.mask, true),
+                        to_array(inputs.harmonized, false), to_array(inputs.source, false));
+}
+
+void finish(Blender& blender, const std::optional<py::array>& lowres, py::array& out) {
+  const ConstImageView lowres_view = lowres ? view(*lowres, "lowres") : ConstImageView{};
+  const ImageView out_view = mutable_view(out, "out");
+  const py::gil_scoped_release release;
+  blender.finish(lowres_view, out_view);
+}
+
+}  // namespace
+
+void register_blender(py::module_& m) {
+  using namespace pybind11::literals;
+  m.def("options", &options, "mode"_a,
+        "What a mode says for each option; an inset of None depends on the source.");
+  py::class_<Blender>(m, "Blender", "Plans and workspace for images of one size; for one thread at a time.")
+      .def(py::init(&make_blender), "height"_a, "width"_a, "channels"_a, py::kw_only(), "image_size"_a,
+           "color_weight"_a, "sigma"_a, "equation"_a, "carry"_a, "pyramid"_a, "membrane"_a, "inset"_a,
+           "threads"_a)
+      .def("prepare", &prepare, "source"_a, "target"_a, "mask"_a.none(true), "offset"_a = std::pair(0, 0),
+           "The generator's four inputs, float32: composite, mask, harmonized, source. Keep `target` alive "
+           "until finish.")
+      .def_property_readonly("unchanged", &Blender::unchanged,
+                             "True if the last prepare saw no masked pixel.")
+      .def("finish", &finish, "lowres"_a.none(true), "out"_a,
+           "Solve the pyramid and write the result to `out`.");
+}
+
+}  // namespace gpgan::bindings

@@ -1,0 +1,122 @@
+// The operations that the method is made of, and the seam between the method (blender.cpp, written once) and
+// the devices. Memory is planar float32, values in [0, 1]; each operation has the name of its twin in
+// gpgan.reference.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "gpgan/blend.hpp"
+
+namespace gpgan::core {
+
+struct Size {
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+  [[nodiscard]] std::int64_t pixels() const { return height * width; }
+  friend bool operator==(const Size&, const Size&) = default;
+};
+
+// Planes of a backend's memory, contiguous: channel c, row y at data + (c * height + y) * width. Not owning.
+struct Planes {
+  float* data = nullptr;
+  std::int64_t channels = 0;
+  Size size;
+
+  [[nodiscard]] Planes channel(std::int64_t c) const { return {data + c * size.pixels(), 1, size}; }
+  [[nodiscard]] float* row(std::int64_t y) const { return data + y * size.width; }  // of the first channel
+  [[nodiscard]] std::int64_t floats() const { return channels * size.pixels(); }
+};
+
+// Owning planes; what frees the memory is the backend's business.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(std::shared_ptr<float> memory, std::int64_t channels, Size size)
+      : memory_(std::move(memory)), planes_{memory_.get(), channels, size} {}
+  // NOLINTNEXTLINE(google-explicit-constructor): a buffer is used wherever its planes are.
+  operator Planes() const { return planes_; }
+  [[nodiscard]] const Planes& planes() const { return planes_; }
+
+ private:
+  std::shared_ptr<float> memory_;
+  Planes planes_;
+};
+
+// One level of the pyramid: plans and workspace for one size.
+class Solver {
+ public:
+  Solver() = default;
+  virtual ~Solver() = default;
+  Solver(const Solver&) = delete;
+  Solver& operator=(const Solver&) = delete;
+
+  // The level's whole equation, in place on `carried`: what the level below handed on (for Carry::kImage the
+  // colour constraint c, for Carry::kCorrection the change e, c = G (composite + e)) becomes what this level
+  // hands on
+  // (`output`; an image is clamped to [0, 1]). `difference` is source - target.
+  virtual void solve_level(const Planes& difference, const Planes& target, const Planes& mask, Carry carry,
+                           Carry output, const Planes& carried) = 0;
+
+  // The equation for any right-hand side: u and c give x, not clamped.
+  virtual void solve(const Planes& divergence, const Planes& color, const Planes& out) = 0;
+};
+
+class Backend {
+ public:
+  Backend() = default;
+  virtual ~Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+
+  virtual Buffer allocate(std::int64_t channels, Size size) = 0;
+  virtual std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight,
+                                              double sigma) = 0;
+
+  // --- in and out ---
+  // View to planes, placed at `offset` with zeros around. Throws InvalidArgument naming `argument` if a value
+  // is not finite or a float lies outside [0, 1].
+  virtual void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) = 0;
+  // As load, for one channel of weights: an integer view that holds nothing but 0 and 1 means just that.
+  virtual void load_mask(const ConstImageView& view, const char* argument, Offset offset,
+                         const Planes& out) = 0;
+  virtual void store(const Planes& image, const ImageView& view) = 0;             // clamps, rounds to nearest
+  virtual void copy_pixels(const ConstImageView& from, const ImageView& to) = 0;  // of one dtype, bit for bit
+
+  // --- elementwise ---
+  virtual bool any(const Planes& mask) = 0;                             // some value > 0?
+  virtual void multiply(const Planes& mask, const Planes& by) = 0;      // mask *= by
+  virtual void subtract(const Planes& image, const Planes& other) = 0;  // image -= other
+  virtual void copy(const Planes& image, const Planes& out) = 0;
+  // target + mask * difference: Eq. 1 with difference = source - target.
+  virtual void composite(const Planes& difference, const Planes& target, const Planes& mask,
+                         const Planes& out) = 0;
+
+  // --- before the pyramid ---
+  virtual void inset(const Planes& mask, int pixels) = 0;              // in place
+  virtual void extend(const Planes& source, const Planes& alpha) = 0;  // in place
+  // difference += membrane, in place: the result is (source + w) - target, zero where the mask is.
+  virtual void membrane(const Planes& difference, const Planes& mask) = 0;
+  virtual void area_average(const Planes& image, const Planes& out) = 0;
+
+  // --- the pyramid; sizes are those of the planes ---
+  virtual void downsample(const Planes& image, const Planes& out) = 0;
+  virtual void upsample(const Planes& image, const Planes& out) = 0;
+  virtual void resize(const Planes& image, const Planes& out) = 0;
+  virtual void resample_bicubic(const Planes& image, const Planes& out) = 0;
+  virtual void resample_nearest(const Planes& mask, const Planes& out) = 0;
+  virtual void gaussian_blur(const Planes& image, double sigma, const Planes& out) = 0;  // out is not image
+
+  // --- for callers of single operations ---
+  virtual void guidance_divergence(const Planes& source, const Planes& target, const Planes& mask,
+                                   const Planes& out) = 0;
+  // DCT-II of every row, or its unnormalised inverse (type 3), in place.
+  virtual void dct(const Planes& rows, bool inverse) = 0;
+};
+
+// `threads` as in Options. backend.cpp is the only place that knows which backends were built.
+std::unique_ptr<Backend> make_backend(int threads);
+
+}  // namespace gpgan::core

@@ -1,0 +1,311 @@
+// The method of the paper, written once over a Backend: what happens in which order, on which level.
+//
+// The core carries `difference` = source - target instead of the source. Every operation on the pyramid is
+// linear in it, the membrane is a membrane of it alone (zero outside the mask), and composite = target + mask
+// * difference.
+#include "gpgan/blend.hpp"
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "core/backend.hpp"
+
+namespace gpgan {
+namespace {
+
+using core::Backend;
+using core::Buffer;
+using core::Planes;
+using core::Size;
+
+constexpr int kDefaultInset = 2;
+constexpr int kMaxInset = 1 << 20;
+constexpr int kMaxImageSize = 1 << 12;
+constexpr double kSquareSigma = 1.0;  // the released program's smoothing between the levels of its pyramid
+
+Size halved(Size size) { return {(size.height + 1) / 2, (size.width + 1) / 2}; }
+
+std::string to_string(Size size) { return std::to_string(size.height) + " x " + std::to_string(size.width); }
+
+// Sizes of the levels, coarsest first: gpgan.reference.pyramid_shapes.
+std::vector<Size> pyramid_shapes(Size size, std::int64_t image_size, Pyramid pyramid) {
+  std::vector<Size> sizes{size};
+  if (pyramid == Pyramid::kAspect) {
+    while (std::max(size.height, size.width) > 1 &&
+           (std::min(size.height, size.width) + 1) / 2 >= image_size) {
+      size = halved(size);
+      sizes.insert(sizes.begin(), size);
+    }
+  } else {
+    std::vector<Size> squares;
+    for (std::int64_t side = image_size; side < std::max(size.height, size.width); side *= 2) {
+      squares.push_back({side, side});
+    }
+    sizes.insert(sizes.begin(), squares.begin(), squares.end());
+  }
+  return sizes;
+}
+
+void require(bool holds, const char* argument, const std::string& expected, const std::string& got) {
+  if (!holds) throw InvalidArgument(argument, expected, got);
+}
+
+void validate(const Options& options) {
+  const auto positive = [](double x) { return std::isfinite(x) && x > 0; };
+  require(positive(options.color_weight), "color_weight", "a finite number above 0",
+          std::to_string(options.color_weight));
+  require(positive(options.sigma) && options.sigma <= 1000, "sigma", "a number above 0 and up to 1000 px",
+          std::to_string(options.sigma));
+  require(options.inset.value_or(0) >= 0 && options.inset.value_or(0) <= kMaxInset, "inset",
+          "0 to " + std::to_string(kMaxInset) + " px", std::to_string(options.inset.value_or(0)));
+  require(options.image_size >= 1 && options.image_size <= kMaxImageSize, "image_size",
+          "1 to " + std::to_string(kMaxImageSize), std::to_string(options.image_size));
+}
+
+ConstImageView as_view(const Planes& planes) {
+  return planar<const float>(planes.data, planes.size.height, planes.size.width, planes.channels);
+}
+
+ConstImageView channels_of(ConstImageView view, std::int64_t first, std::int64_t count) {
+  view.data = static_cast<const std::byte*>(view.data) + first * view.strides[2];
+  view.channels = count;
+  return view;
+}
+
+// What one level needs beside its solver. The coarser levels' target is there only for those who composite
+// with it.
+struct Level {
+  Buffer difference, target, mask, carried;
+  std::unique_ptr<core::Solver> solver;
+  [[nodiscard]] Size size() const { return carried.planes().size; }
+};
+
+}  // namespace
+
+Options Options::for_mode(Mode mode) {
+  Options options;
+  if (mode == Mode::kDefault) return options;
+  options.carry = Carry::kImage;
+  options.membrane = false;
+  options.inset = 0;
+  if (mode == Mode::kReleased) {
+    options.equation = Equation::kScreened;
+    options.pyramid = Pyramid::kSquare;
+  }
+  return options;
+}
+
+struct Blender::Impl {
+  Options options;
+  std::int64_t channels;
+  std::unique_ptr<Backend> backend;
+  std::vector<Level> levels;  // coarsest first; the last one holds the full-size images
+  Buffer small_composite, small_mask, small_harmonized, small_source, small_target, small_color;
+  Buffer alpha;  // made when a first source needs it
+  ConstImageView target_view;
+  bool prepared = false;
+  bool unchanged = false;
+
+  Impl(const Options& options_, Size size, int channels_) : options(options_), channels(channels_) {
+    validate(options);
+    require(size.height >= 1 && size.width >= 1, "shape", "at least 1 x 1 pixels", to_string(size));
+    require(channels >= 1 && channels <= 4, "channels", "1 to 4", std::to_string(channels));
+    backend = core::make_backend(options.threads);
+
+    const std::vector<Size> sizes = pyramid_shapes(size, options.image_size, options.pyramid);
+    for (const Size& level_size : sizes) {
+      Level level;
+      level.difference = backend->allocate(channels, level_size);
+      level.mask = backend->allocate(1, level_size);
+      level.carried = backend->allocate(channels, level_size);
+      if (options.carry == Carry::kImage || &level_size == &sizes.back()) {
+        level.target = backend->allocate(channels, level_size);
+      }
+      level.solver = backend->make_solver(level_size, options.equation, options.color_weight, options.sigma);
+      levels.push_back(std::move(level));
+    }
+    const Size square{options.image_size, options.image_size};
+    for (Buffer* small : {&small_composite, &small_harmonized, &small_source, &small_target, &small_color}) {
+      *small = backend->allocate(channels, square);
+    }
+    small_mask = backend->allocate(1, square);
+  }
+
+  void check_views(const ConstImageView& source, const ConstImageView& target,
+                   const ConstImageView& mask) const {
+    const Size size = levels.back().size();
+    require(!target.empty() && target.height == size.height && target.width == size.width &&
+                target.channels == channels,
+            "target", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
+            to_string({target.height, target.width}) + " of " + std::to_string(target.channels));
+    require(!source.empty() && source.height >= 1 && source.width >= 1, "source", "at least 1 x 1 pixels",
+            to_string({source.height, source.width}));
+    require(source.channels == channels || source.channels == channels + 1, "source",
+            std::to_string(channels) + " channels like the target, or one more as alpha",
+            std::to_string(source.channels));
+    require(!mask.empty() || source.channels == channels + 1, "mask",
+            "a mask, as the source has no alpha channel", "none");
+    if (mask.empty()) return;
+    require(mask.channels == 1, "mask", "one channel", std::to_string(mask.channels));
+    require(mask.height == source.height && mask.width == source.width, "mask",
+            "the source's size, " + to_string({source.height, source.width}),
+            to_string({mask.height, mask.width}));
+  }
+
+  GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target,
+                          const ConstImageView& mask_view, Offset offset) {
+    prepared = false;
+    check_views(source, target, mask_view);
+    const Planes& difference = levels.back().difference;
+    const Planes& full_target = levels.back().target;
+    const Planes& mask = levels.back().mask;
+    const Size size = levels.back().size();
+
+    backend->load(target, "target", {}, full_target);
+    backend->load(channels_of(source, 0, channels), "source", offset, difference);
+
+    // One value that a view repeats everywhere: the mask of a source that has only alpha, the alpha of one
+    // that has only a frame.
+    static constexpr float kOne = 1.0F;
+    ConstImageView ones = planar(&kOne, source.height, source.width, 1);
+    ones.strides = {0, 0, 0};
+
+    const bool has_alpha = source.channels == channels + 1;
+    const bool covers = offset.top <= 0 && offset.left <= 0 && offset.top + source.height >= size.height &&
+                        offset.left + source.width >= size.width;
+    backend->load_mask(mask_view.empty() ? ones : mask_view, "mask", offset, mask);
+    if (has_alpha || !covers) {
+      if (alpha.planes().data == nullptr) alpha = backend->allocate(1, size);
+      if (has_alpha) {
+        backend->load(channels_of(source, channels, 1), "source", offset, alpha);
+        backend->multiply(mask, alpha);
+      } else {
+        backend->load_mask(ones, "source", offset, alpha);
+      }
+      backend->extend(difference, alpha);
+    }
+    backend->inset(mask, options.inset.value_or(has_alpha ? 0 : kDefaultInset));
+    unchanged = !backend->any(mask);
+
+    backend->area_average(full_target, small_target);
+    backend->area_average(mask, small_mask);
+    backend->area_average(difference, small_source);
+    backend->copy(small_source, small_color);
+    backend->subtract(small_color, small_target);
+    backend->composite(small_color, small_target, small_mask, small_composite);
+
+    backend->subtract(difference, full_target);
+    if (options.membrane && !unchanged) {
+      backend->membrane(difference, mask);
+      backend->area_average(difference, small_color);
+      backend->composite(small_color, small_target, small_mask, small_harmonized);
+    } else {
+      backend->copy(small_composite, small_harmonized);
+    }
+    target_view = target;
+    prepared = true;
+    return {options.image_size, as_view(small_composite), as_view(small_mask), as_view(small_harmonized),
+            as_view(small_source)};
+  }
+
+  void finish(const ConstImageView& lowres, const ImageView& out) {
+    if (!prepared) throw LogicError("finish: call prepare first, and once for every finish");
+    const Size size = levels.back().size();
+    require(!out.empty() && out.height == size.height && out.width == size.width && out.channels == channels,
+            "out", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
+            to_string({out.height, out.width}) + " of " + std::to_string(out.channels));
+    if (!lowres.empty()) {
+      const std::int64_t side = options.image_size;
+      require(lowres.height == side && lowres.width == side && lowres.channels == channels, "lowres",
+              to_string({side, side}) + " pixels of " + std::to_string(channels) + " channels",
+              to_string({lowres.height, lowres.width}) + " of " + std::to_string(lowres.channels));
+      backend->load(lowres, "lowres", {}, small_color);
+    } else {
+      backend->copy(small_harmonized, small_color);
+    }
+    prepared = false;
+    if (unchanged) {
+      if (out.dtype == target_view.dtype) {
+        backend->copy_pixels(target_view, out);
+      } else {
+        backend->store(levels.back().target, out);
+      }
+      return;
+    }
+    build_pyramid();
+    solve_pyramid();
+    backend->store(levels.back().carried, out);
+  }
+
+  void build_pyramid() {
+    for (std::size_t i = levels.size() - 1; i > 0; --i) {
+      Level& fine = levels[i];
+      Level& coarse = levels[i - 1];
+      reduce(fine, fine.difference, coarse.difference);
+      if (options.carry == Carry::kImage) reduce(fine, fine.target, coarse.target);
+      if (options.pyramid == Pyramid::kAspect) {
+        backend->downsample(fine.mask, coarse.mask);
+      } else {
+        backend->resample_nearest(levels.back().mask, coarse.mask);
+      }
+    }
+  }
+
+  void reduce(const Level& fine, const Planes& image, const Planes& out) {
+    if (options.pyramid == Pyramid::kAspect) {
+      backend->downsample(image, out);
+    } else {
+      backend->gaussian_blur(image, kSquareSigma, fine.carried);  // free until this level is solved
+      backend->resample_bicubic(fine.carried, out);
+    }
+  }
+
+  // Algorithm 1 of the paper; for Carry::kCorrection on the change to the composite instead of on the image.
+  void solve_pyramid() {
+    if (options.carry == Carry::kCorrection) backend->subtract(small_color, small_harmonized);
+    for (std::size_t i = 0; i < levels.size(); ++i) {
+      Level& level = levels[i];
+      if (i == 0) {
+        backend->resize(small_color, level.carried);
+      } else if (options.pyramid == Pyramid::kAspect) {
+        backend->upsample(levels[i - 1].carried, level.carried);
+      } else {
+        backend->resample_bicubic(levels[i - 1].carried, level.carried);
+      }
+      const Carry output = i + 1 == levels.size() ? Carry::kImage : options.carry;
+      level.solver->solve_level(level.difference, level.target, level.mask, options.carry, output,
+                                level.carried);
+    }
+  }
+};
+
+Blender::Blender(const Options& options, std::int64_t height, std::int64_t width, int channels)
+    : impl_(std::make_unique<Impl>(options, Size{height, width}, channels)) {}
+Blender::~Blender() = default;
+Blender::Blender(Blender&&) noexcept = default;
+Blender& Blender::operator=(Blender&&) noexcept = default;
+
+GeneratorInputs Blender::prepare(const ConstImageView& source, const ConstImageView& target,
+                                 const ConstImageView& mask, Offset offset) {
+  return impl_->prepare(source, target, mask, offset);
+}
+
+bool Blender::unchanged() const { return impl_->unchanged; }
+
+void Blender::finish(const ConstImageView& lowres, const ImageView& out) { impl_->finish(lowres, out); }
+
+void Blender::blend(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask,
+                    const Generator& generator, const ImageView& out, Offset offset) {
+  const GeneratorInputs inputs = prepare(source, target, mask, offset);
+  if (!generator || unchanged()) return finish({}, out);
+  const std::vector<float> lowres = generator(inputs);
+  const std::int64_t side = inputs.image_size;
+  require(static_cast<std::int64_t>(lowres.size()) == impl_->channels * side * side, "generator",
+          std::to_string(impl_->channels * side * side) + " floats, planar (channels, S, S)",
+          std::to_string(lowres.size()));
+  finish(planar(lowres.data(), side, side, impl_->channels), out);
+}
+
+}  // namespace gpgan

@@ -1,0 +1,182 @@
+// Between the caller's pixels and the core's planes.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <type_traits>
+
+#include "cpu/operations.hpp"
+#include "cpu/parallel.hpp"
+
+namespace gpgan::cpu {
+namespace {
+
+// How far outside [0, 1] a float may lie before it is taken for a mistake: room for the rounding of others'
+// resizing.
+constexpr double kRangeSlack = 1e-3;
+
+template <typename Body>
+auto with_type(DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::kUint8:
+      return body(std::uint8_t{});
+    case DType::kUint16:
+      return body(std::uint16_t{});
+    case DType::kFloat32:
+      return body(float{});
+    case DType::kFloat64:
+      return body(double{});
+  }
+  throw LogicError("dtype: not one of the enumeration");
+}
+
+template <typename T>
+const T* pixel(const ConstImageView& view, std::int64_t y, std::int64_t x, std::int64_t c) {
+  return reinterpret_cast<const T*>(static_cast<const std::byte*>(view.data) + y * view.strides[0] +
+                                    x * view.strides[1] + c * view.strides[2]);
+}
+
+// One row of one channel, whatever its stride; the dense case is its own loop so that it becomes vector code.
+template <typename T, typename Convert>
+void convert_row(const ConstImageView& view, std::int64_t y, std::int64_t x, std::int64_t c,
+                 std::int64_t count, float* out, Convert convert) {
+  const T* from = pixel<T>(view, y, x, c);
+  if (view.strides[1] == static_cast<std::ptrdiff_t>(sizeof(T))) {
+    for (std::int64_t i = 0; i < count; ++i) out[i] = convert(from[i]);
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) {
+      out[i] = convert(
+          *reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(from) + i * view.strides[1]));
+    }
+  }
+}
+
+// Finite and inside [0, 1]; NaN fails the comparison too.
+template <typename T>
+void check_range(const ConstImageView& view, const char* argument, std::int64_t y, std::int64_t c) {
+  bool good = true;
+  for (std::int64_t x = 0; x < view.width; ++x) {
+    const T value = *pixel<T>(view, y, x, c);
+    good &= value >= static_cast<T>(-kRangeSlack) && value <= static_cast<T>(1 + kRangeSlack);
+  }
+  if (good) return;
+  for (std::int64_t x = 0; x < view.width; ++x) {
+    const T value = *pixel<T>(view, y, x, c);
+    if (value >= static_cast<T>(-kRangeSlack) && value <= static_cast<T>(1 + kRangeSlack)) continue;
+    throw InvalidArgument(
+        argument, "finite floats in [0, 1]",
+        std::to_string(value) + " at row " + std::to_string(y) + ", column " + std::to_string(x));
+  }
+}
+
+// The whole view is checked, what falls outside the planes too; then the part that meets them is converted.
+template <typename T, typename Convert>
+void place(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads,
+           Convert convert) {
+  const auto [height, width] = out.size;
+  if constexpr (std::is_floating_point_v<T>) {
+    parallel_for(view.height, view.width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t y = begin; y < end; ++y) {
+        for (std::int64_t c = 0; c < view.channels; ++c) check_range<T>(view, argument, y, c);
+      }
+    });
+  }
+  const std::int64_t left = std::clamp<std::int64_t>(offset.left, 0, width);
+  const std::int64_t right = std::clamp<std::int64_t>(offset.left + view.width, left, width);
+  parallel_for(height, width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t c = 0; c < view.channels; ++c) {
+      for (std::int64_t y = begin; y < end; ++y) {
+        float* row = out.channel(c).row(y);
+        const std::int64_t from = y - offset.top;
+        if (from < 0 || from >= view.height || left == right) {
+          std::fill_n(row, width, 0.0F);
+          continue;
+        }
+        std::fill_n(row, left, 0.0F);
+        convert_row<T>(view, from, left - offset.left, c, right - left, row + left, convert);
+        std::fill_n(row + right, width - right, 0.0F);
+      }
+    }
+  });
+}
+
+template <typename T>
+bool only_zero_and_one(const ConstImageView& view) {
+  for (std::int64_t y = 0; y < view.height; ++y) {
+    bool good = true;
+    for (std::int64_t x = 0; x < view.width; ++x) good &= *pixel<T>(view, y, x, 0) <= 1;
+    if (!good) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads) {
+  with_type(view.dtype, [&]<typename T>(T) {
+    if constexpr (std::is_floating_point_v<T>) {
+      place<T>(view, argument, offset, out, threads, [](T value) { return static_cast<float>(value); });
+    } else {
+      // A division rounds right where the reciprocal would not: 255 becomes 1 exactly.
+      constexpr auto kMax = static_cast<float>(std::numeric_limits<T>::max());
+      place<T>(view, argument, offset, out, threads,
+               [](T value) { return static_cast<float>(value) / kMax; });
+    }
+  });
+}
+
+void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out,
+               int threads) {
+  const bool zero_and_one = with_type(view.dtype, [&]<typename T>(T) {
+    if constexpr (std::is_integral_v<T>) {
+      return only_zero_and_one<T>(view);
+    } else {
+      return false;
+    }
+  });
+  if (!zero_and_one) {
+    load(view, argument, offset, out, threads);
+    return;
+  }
+  with_type(view.dtype, [&]<typename T>(T) {
+    place<T>(view, argument, offset, out, threads, [](T value) { return static_cast<float>(value); });
+  });
+}
+
+void store(const Planes& image, const ImageView& view, int threads) {
+  with_type(view.dtype, [&]<typename T>(T) {
+    parallel_for(view.height, view.width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t c = 0; c < view.channels; ++c) {
+        for (std::int64_t y = begin; y < end; ++y) {
+          const float* row = image.channel(c).row(y);
+          std::byte* to = static_cast<std::byte*>(view.data) + y * view.strides[0] + c * view.strides[2];
+          for (std::int64_t x = 0; x < view.width; ++x, to += view.strides[1]) {
+            const float value = std::clamp(row[x], 0.0F, 1.0F);
+            if constexpr (std::is_floating_point_v<T>) {
+              *reinterpret_cast<T*>(to) = static_cast<T>(value);
+            } else {
+              constexpr auto kMax = static_cast<float>(std::numeric_limits<T>::max());
+              *reinterpret_cast<T*>(to) = static_cast<T>(static_cast<int>(value * kMax + 0.5F));
+            }
+          }
+        }
+      }
+    });
+  });
+}
+
+void copy_pixels(const ConstImageView& from, const ImageView& to, int threads) {
+  with_type(from.dtype, [&]<typename T>(T) {
+    parallel_for(from.height, from.width * from.channels, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t y = begin; y < end; ++y) {
+        for (std::int64_t x = 0; x < from.width; ++x) {
+          for (std::int64_t c = 0; c < from.channels; ++c) {
+            *const_cast<T*>(pixel<T>(to, y, x, c)) = *pixel<T>(from, y, x, c);
+          }
+        }
+      }
+    });
+  });
+}
+
+}  // namespace gpgan::cpu

@@ -1,0 +1,70 @@
+"""Make a pasted photo look like one photograph: Gaussian-Poisson GAN image blending.
+
+``gpgan.blend(source, target, mask)`` is the whole method; :class:`Blender` plans it once for many images of one size;
+``gpgan.ops`` has its single operations, ``gpgan.reference`` the same in float64 NumPy, ``gpgan.nn`` the networks and
+their training.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from gpgan import ops
+from gpgan._arrays import max_pixels, set_max_pixels
+from gpgan._core import version as _version
+from gpgan._generator import Generator, generators, load_generator
+from gpgan.blender import Blender, blend
+
+__version__: str = _version()
+__all__ = [
+    "Blender",
+    "Generator",
+    "__version__",
+    "blend",
+    "cmake_prefix",
+    "generators",
+    "load_generator",
+    "max_pixels",
+    "nn",
+    "ops",
+    "reference",
+    "set_max_pixels",
+]
+
+# Loaded when they are first asked for: SciPy and torch are slow to import.
+_LAZY = ("nn", "reference")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f"gpgan.{name}")
+    raise AttributeError(f"module 'gpgan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def cmake_prefix() -> str:
+    """Where ``find_package(gpgan)`` finds the C++ library that this package holds.
+
+    Pass it to CMake: ``-Dgpgan_ROOT=$(python -c "import gpgan; print(gpgan.cmake_prefix())")``.
+
+    Returns
+    -------
+    str
+        A folder with ``include/``, ``lib/`` and ``lib/cmake/gpgan/``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If this installation carries no C++ library.
+    """
+    # An editable installation keeps the built files apart from the sources; the extension lies with the former.
+    roots = [Path(p) for p in __path__] + [Path(ops._core.__file__).parent]
+    for root in roots:
+        if (root / "lib" / "cmake" / "gpgan" / "gpgan-config.cmake").is_file():
+            return str(root)
+    raise FileNotFoundError(f"no C++ library of gpgan in {', '.join(map(str, roots))}")

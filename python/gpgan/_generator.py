@@ -1,0 +1,150 @@
+"""Generators: what gives the low-resolution colour. Torch is imported only when one is loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.float32]
+
+#: What a callable without an ``image_size`` of its own is given, and what no generator at all means: the paper's size.
+DEFAULT_IMAGE_SIZE = 64
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+class Generator:
+    """A TorchScript generator as a function of NumPy arrays.
+
+    Made by :func:`load_generator`. Safe to call from several threads.
+
+    Attributes
+    ----------
+    image_size : int
+        S, the side of the images that it takes and gives.
+    metadata : dict
+        What its file says of it: image_size, architecture, version, training_data and more.
+    """
+
+    def __init__(self, module: Any, image_size: int, metadata: dict[str, Any] | None = None) -> None:
+        self.module = module
+        self.image_size = image_size
+        self.metadata = dict(metadata or {})
+
+    def __call__(self, composite: Image, mask: Image, harmonized: Image, source: Image) -> Image:
+        """The colour for one composite.
+
+        Parameters
+        ----------
+        composite, harmonized, source : ndarray of float32, shape (S, S, 3), in [0, 1]
+        mask : ndarray of float32, shape (S, S), in [0, 1]
+
+        Returns
+        -------
+        ndarray of float32, shape (S, S, 3), in [0, 1]
+        """
+        import torch
+
+        def planes(image: Image) -> torch.Tensor:
+            image = image[..., None] if image.ndim == 2 else image
+            return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+
+        with torch.inference_mode():
+            color = self.module(planes(composite), planes(mask), planes(harmonized), planes(source))
+        result: Image = color[0].permute(1, 2, 0).float().numpy()
+        return result
+
+    def __repr__(self) -> str:
+        architecture = self.metadata.get("architecture", type(self.module).__name__)
+        return f"<gpgan.Generator {architecture!r}, image_size={self.image_size}>"
+
+
+def generators() -> list[str]:
+    """Names of the shipped generators, for :func:`load_generator` and the `generator` of :func:`gpgan.blend`."""
+    return sorted(path.stem for path in _WEIGHTS.glob("*.pt"))
+
+
+def load_generator(path_or_name: str | os.PathLike[str]) -> Generator:
+    """Load a generator.
+
+    Parameters
+    ----------
+    path_or_name : str or path-like
+        A name from :func:`generators`, or a TorchScript file as ``gpgan export`` writes it.
+
+    Returns
+    -------
+    Generator
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is neither a shipped name nor a file.
+    ValueError
+        If the file is no TorchScript, lacks its metadata or does not do what they say.
+    """
+    name = os.fspath(path_or_name)
+    if name in generators():
+        return _load(_WEIGHTS / f"{name}.pt")
+    path = Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"generator: expected one of {', '.join(map(repr, generators()))} or a TorchScript file, got {name!r}"
+        )
+    return _load.__wrapped__(path)
+
+
+@lru_cache
+def _load(path: Path) -> Generator:
+    from gpgan.nn import export
+
+    module, metadata = export.load(path)
+    return Generator(module, int(metadata["image_size"]), metadata)
+
+
+def resolve(generator: Any) -> Callable[..., Any] | None:
+    """The `generator` argument of :func:`gpgan.blend` as a callable on NumPy arrays.
+
+    Raises
+    ------
+    TypeError
+        If it is no name, path, callable or None.
+    """
+    if generator is None:
+        return None
+    if isinstance(generator, (str, os.PathLike)):
+        return load_generator(generator)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(generator, torch.nn.Module):
+        return Generator(generator.eval(), getattr(generator, "image_size", DEFAULT_IMAGE_SIZE))
+    if callable(generator):
+        callable_generator: Callable[..., Any] = generator
+        return callable_generator
+    raise TypeError(f"generator: expected a name, a path, a callable or None, got {type(generator).__name__}")
+
+
+def run(generator: Callable[..., Any], inputs: tuple[Image, Image, Image, Image]) -> Image:
+    """Call a generator on the core's four images, of one channel or three, and check what it gives.
+
+    Raises
+    ------
+    ValueError
+        If the result has another shape than the composite, or is not finite or not in [0, 1].
+    """
+    composite, mask, harmonized, source = inputs
+    grey = composite.shape[2] == 1
+    if grey:
+        composite, harmonized, source = (np.repeat(x, 3, axis=2) for x in (composite, harmonized, source))
+    color = np.asarray(generator(composite, mask, harmonized, source), np.float32)
+    if color.shape != composite.shape:
+        raise ValueError(f"generator: expected it to return shape {composite.shape}, got {color.shape}")
+    if not (np.isfinite(color).all() and color.min() > -1e-3 and color.max() < 1 + 1e-3):
+        raise ValueError("generator: expected it to return finite values in [0, 1], got others")
+    return color.mean(axis=2, keepdims=True) if grey else color

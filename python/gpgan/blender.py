@@ -1,0 +1,337 @@
+"""The method for callers: arguments checked, pixels unpacked, the core called, the result packed again."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from typing import Any
+
+import numpy as np
+
+from gpgan import _arrays, _core, _generator
+
+__all__ = ["Blender", "blend"]
+
+
+class Blender:
+    """Blend images of one size: plans and workspace are made once.
+
+    Parameters
+    ----------
+    shape : (H, W) or (H, W, C)
+        Of the targets, as NumPy gives it. C counts an alpha channel; without C the images may be grey or in colour.
+    generator, mode, color_weight, sigma, equation, carry, pyramid, membrane, inset, device, threads
+        See :func:`blend`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an option that is not of its type or range.
+
+    Notes
+    -----
+    Any number of threads may call one Blender; they take turns. For work side by side make one a thread.
+
+    Examples
+    --------
+    >>> b = gpgan.Blender(frame.shape)                       # doctest: +SKIP
+    >>> for frame in video:                                  # doctest: +SKIP
+    ...     show(b(logo, frame, mask))
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        generator: Any = "default",
+        mode: str = "default",
+        color_weight: float | None = None,
+        sigma: float | None = None,
+        equation: str | None = None,
+        carry: str | None = None,
+        pyramid: str | None = None,
+        membrane: bool | None = None,
+        inset: int | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        if len(shape) not in (2, 3) or (len(shape) == 3 and not 1 <= shape[2] <= 4):
+            raise ValueError(f"shape: expected (H, W), (H, W, 3) or (H, W, 4), got {tuple(shape)}")
+        if device not in ("auto", "cpu"):
+            raise ValueError(
+                f"device: expected 'auto' or 'cpu', as this build of gpgan has no CUDA backend, got {device!r}"
+            )
+        self._shape = (operator.index(shape[0]), operator.index(shape[1]))
+        self._colors = None if len(shape) == 2 else 3 if shape[2] >= 3 else 1
+        said = _core.options(_of_type("mode", mode, str))
+        self._options = {
+            "color_weight": _of_type("color_weight", color_weight, float, said["color_weight"]),
+            "sigma": _of_type("sigma", sigma, float, said["sigma"]),
+            "equation": _of_type("equation", equation, str, said["equation"]),
+            "carry": _of_type("carry", carry, str, said["carry"]),
+            "pyramid": _of_type("pyramid", pyramid, str, said["pyramid"]),
+            "membrane": _of_type("membrane", membrane, bool, said["membrane"]),
+            "inset": _of_type("inset", inset, int, said["inset"]),
+            "threads": _of_type("threads", threads, int, 0),
+        }
+        self._generator = _generator.resolve(generator)
+        self._lock = threading.Lock()
+        self._core: _core.Blender | None = None
+        self._planned: tuple[int, int] | None = None
+        self._image_size = int(getattr(self._generator, "image_size", _generator.DEFAULT_IMAGE_SIZE))
+        self._plan(self._colors or 3, self._image_size)
+
+    def _plan(self, colors: int, image_size: int) -> _core.Blender:
+        """The core for so many colours and that S; the last one made is kept."""
+        if self._core is None or self._planned != (colors, image_size):
+            self._core = _core.Blender(*self._shape, colors, image_size=image_size, **self._options)
+            self._planned = (colors, image_size)
+        return self._core
+
+    def __call__(
+        self,
+        source: Any,
+        target: Any,
+        mask: Any = None,
+        *,
+        offset: tuple[int, int] = (0, 0),
+        lowres: Any = None,
+        out: Any = None,
+    ) -> Any:
+        """Blend one image, or one batch of them; see :func:`blend`."""
+        src, tgt = _arrays.image(source, "source"), _arrays.image(target, "target")
+        if tgt.shape != self._shape or self._colors not in (None, tgt.colors):
+            raise ValueError(
+                f"target: expected {self._shape[0]} x {self._shape[1]} pixels"
+                + (f" of {self._colors} colours" if self._colors else "")
+                + f" as planned, got {tgt.shape[0]} x {tgt.shape[1]} of {tgt.colors}"
+            )
+        if src.colors != tgt.colors:
+            raise ValueError(
+                f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}"
+            )
+        count = len(tgt.pixels)
+        masks = None if mask is None else _arrays.mask(mask)
+        if masks is None and not src.has_alpha:
+            raise ValueError("mask: expected a mask, as the source has no alpha channel, got None")
+        if masks is not None and masks.shape[1:] != src.shape:
+            raise ValueError(f"mask: expected the source's size, {src.shape}, got {masks.shape[1:]}")
+        for argument, batch in (("source", src.pixels), ("mask", masks)):
+            if batch is not None and len(batch) not in (1, count):
+                raise ValueError(
+                    f"{argument}: expected a batch of 1 or {count} like the target's, got {len(batch)}"
+                )
+        low = None if lowres is None else _lowres(lowres, tgt.colors, count)
+        top_left = _offset(offset)
+        result = _arrays.output(tgt, out)
+
+        with self._lock:
+            core = self._plan(tgt.colors, self._image_size if low is None else low.shape[1])
+            for i in range(count):
+                self._blend_one(
+                    core,
+                    src.pixels[i % len(src.pixels)],
+                    tgt.pixels[i],
+                    None if masks is None else masks[i % len(masks)],
+                    top_left,
+                    None if low is None else low[i % len(low)],
+                    result.pixels[i],
+                )
+        return result.restore(result.pixels)
+
+    def _blend_one(
+        self,
+        core: _core.Blender,
+        source: _arrays.Pixels,
+        target: _arrays.Pixels,
+        mask: _arrays.Pixels | None,
+        offset: tuple[int, int],
+        lowres: _arrays.Pixels | None,
+        out: _arrays.Pixels,
+    ) -> None:
+        colors = slice(0, 3 if target.shape[2] >= 3 else 1)
+        # Kept in a name until finish: the core looks at the target's memory again there.
+        readable = _arrays.core_readable(target[..., colors])
+        inputs = core.prepare(_arrays.core_readable(source), readable, mask, offset)
+        if core.unchanged:
+            np.copyto(out, target)
+            return
+        if lowres is None and self._generator is not None:
+            lowres = _generator.run(self._generator, inputs)
+        if readable.dtype == out.dtype:
+            core.finish(lowres, out[..., colors])
+        else:
+            result = np.empty_like(readable)
+            core.finish(lowres, result)
+            out[..., colors] = result
+        if out.shape[2] > colors.stop:
+            out[..., -1] = target[..., -1]
+
+
+def blend(
+    source: Any,
+    target: Any,
+    mask: Any = None,
+    *,
+    offset: tuple[int, int] = (0, 0),
+    generator: Any = "default",
+    lowres: Any = None,
+    mode: str = "default",
+    color_weight: float | None = None,
+    sigma: float | None = None,
+    equation: str | None = None,
+    carry: str | None = None,
+    pyramid: str | None = None,
+    membrane: bool | None = None,
+    inset: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    out: Any = None,
+) -> Any:
+    """Paste the masked source into the target so that the result looks like one photograph.
+
+    GP-GAN [1]_: a generator gives the colour at low resolution, a Gaussian-Poisson equation solved in closed form on
+    every level of a pyramid gives the detail.
+
+    Parameters
+    ----------
+    source, target : ndarray, PIL.Image.Image or torch.Tensor
+        Arrays (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16, float16, float32 or float64, floats in [0, 1]; PIL
+        images; tensors (C, H, W) or (N, C, H, W). The source's alpha multiplies the mask, and its colours under
+        alpha 0 never count; the target's alpha passes through. Neither is written to.
+    mask : the same kinds, optional
+        Where the source shows, of the source's size: bool, floats in [0, 1], integers from 0 to their dtype's largest,
+        or integers 0 and 1. Of RGBA masks the alpha counts; RGB must be grey. Soft masks are valid. None: the source's
+        alpha.
+    offset : (int, int), default (0, 0)
+        (top, left) of the source in the target, in pixels. Parts that fall outside are clipped.
+    generator : str, path, callable or None, default "default"
+        Gives the colour: a shipped one's name (:func:`gpgan.generators`), a TorchScript file, a
+        ``callable(composite, mask, harmonized, source) -> colour`` on float32 arrays (S, S, 3) and (S, S) with S its
+        ``image_size`` attribute or 64, or None for the downsampled composite itself (section 4.5 of [1]_).
+    lowres : array (S, S, 3), optional
+        The colour itself, in place of a generator's; any S.
+    mode : {"default", "paper", "released"}
+        What the options below are where they are None: this library's best, the paper's Algorithm 1, or what the
+        authors' released program does.
+    color_weight : float, optional
+        lambda of the equation, the paper's beta; 1. Larger follows the colour, smaller the gradients.
+    sigma : float, optional
+        Of the Gaussian on the colour constraint, in pixels; 0.5.
+    equation : {"gaussian-poisson", "screened"}, optional
+        The paper's Eq. 9, or the released program's.
+    carry : {"correction", "image"}, optional
+        What a level of the pyramid hands to the next: the change to its composite, or its image.
+    pyramid : {"aspect", "square"}, optional
+        Levels of the image's own aspect, or the released program's squares.
+    membrane : bool, optional
+        Bring the source to the target's colours at the seam first, by Poisson cloning.
+    inset : int, optional
+        Pixels by which the mask is eroded first, so that the seam lies inside the object; 2 by default, 0 where the
+        source has alpha.
+    device : {"auto", "cpu"}
+        Where to compute. "auto" follows the target.
+    threads : int, optional
+        For the core; None: GPGAN_NUM_THREADS, or as many as the machine has.
+    out : array or tensor, optional
+        Of the target's type, shape and dtype, to be filled and returned. May be the target itself.
+
+    Returns
+    -------
+    The target's type, shape, dtype and device.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type or dtype; the message names it, what was expected and what came.
+    ValueError
+        Likewise for wrong shapes, sizes and values: NaN, infinity, floats outside [0, 1], unknown option names, images
+        over :func:`gpgan.max_pixels`.
+    FileNotFoundError
+        If `generator` names no file.
+
+    References
+    ----------
+    .. [1] H. Wu et al., "GP-GAN: Towards Realistic High-Resolution Image Blending", ACM Multimedia 2019.
+
+    Examples
+    --------
+    >>> result = gpgan.blend(source, target, mask)           # doctest: +SKIP
+    """
+    picture = _arrays.image(target, "target")
+    return Blender(
+        (*picture.shape, picture.pixels.shape[3]),
+        # A colour that is given needs no generator loaded, nor planned for.
+        generator=_PlannedSize(lowres) if lowres is not None else generator,
+        mode=mode,
+        color_weight=color_weight,
+        sigma=sigma,
+        equation=equation,
+        carry=carry,
+        pyramid=pyramid,
+        membrane=membrane,
+        inset=inset,
+        device=device,
+        threads=threads,
+    )(source, target, mask, offset=offset, lowres=lowres, out=out)
+
+
+class _PlannedSize:
+    """Stands for a generator where `lowres` is given: all that is wanted of it is S."""
+
+    def __init__(self, lowres: Any) -> None:
+        self.image_size = _lowres(lowres, None, 1).shape[1]
+
+    def __call__(self, *inputs: Any) -> Any:
+        raise AssertionError("never called: lowres overrides the generator")
+
+
+def _lowres(value: Any, colors: int | None, count: int) -> _arrays.Pixels:
+    """`lowres` as (1 or N, S, S, C)."""
+    picture = _arrays.image(value, "lowres")
+    height, width = picture.shape
+    if height != width or picture.has_alpha or colors not in (None, picture.colors):
+        raise ValueError(
+            f"lowres: expected a square image of {colors or '1 or 3'} colour channel(s), "
+            f"got {height} x {width} of {picture.pixels.shape[3]}"
+        )
+    if colors is not None and len(picture.pixels) not in (1, count):
+        raise ValueError(f"lowres: expected a batch of 1 or {count}, got {len(picture.pixels)}")
+    return _arrays.core_readable(picture.pixels)
+
+
+def _offset(offset: Any) -> tuple[int, int]:
+    try:
+        top, left = (operator.index(x) for x in offset)
+    except (TypeError, ValueError):
+        raise TypeError(f"offset: expected two integers (top, left), got {offset!r}") from None
+    limit = 1 << 40  # far beyond any image, and far from where sums would overflow
+    if not (-limit < top < limit and -limit < left < limit):
+        raise ValueError(f"offset: expected values within 2**40 pixels, got {offset!r}")
+    return top, left
+
+
+def _of_type(argument: str, value: Any, kind: type, otherwise: Any = None) -> Any:
+    """`value` as a `kind`, or `otherwise` for None."""
+    if value is None:
+        return otherwise
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is bool and isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if kind is int and not isinstance(value, (bool, np.bool_)):
+        try:
+            index = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if not -(1 << 31) <= index < 1 << 31:
+                raise ValueError(f"{argument}: expected an integer of 32 bits, got {index}")
+            return index
+    if (
+        kind is float
+        and isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+    ):
+        return float(value)
+    raise TypeError(f"{argument}: expected {kind.__name__}, got {type(value).__name__} ({value!r})")
