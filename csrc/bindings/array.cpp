@@ -48,8 +48,7 @@ ImageView mutable_view(py::array& array, const char* argument) {
 }
 
 py::array_t<float> to_array(const ConstImageView& planar_float, bool squeeze) {
-  const auto [height, width, channels] =
-      std::array{planar_float.height, planar_float.width, planar_float.channels};
+  const auto [height, width, channels] = std::array{planar_float.height, planar_float.width, planar_float.channels};
   py::array_t<float> out(squeeze ? std::vector<py::ssize_t>{height, width}
                                  : std::vector<py::ssize_t>{height, width, channels});
   const auto* from = static_cast<const float*>(planar_float.data);

@@ -22,8 +22,8 @@ struct Names<Mode> {
 template <>
 struct Names<Equation> {
   static constexpr const char* kArgument = "equation";
-  static constexpr std::pair<const char*, Equation> kAll[] = {
-      {"gaussian-poisson", Equation::kGaussianPoisson}, {"screened", Equation::kScreened}};
+  static constexpr std::pair<const char*, Equation> kAll[] = {{"gaussian-poisson", Equation::kGaussianPoisson},
+                                                              {"screened", Equation::kScreened}};
 };
 template <>
 struct Names<Carry> {
@@ -69,9 +69,9 @@ py::dict options(const std::string& mode) {
   return out;
 }
 
-Blender make_blender(std::int64_t height, std::int64_t width, int channels, int image_size,
-                     double color_weight, double sigma, const std::string& equation, const std::string& carry,
-                     const std::string& pyramid, bool membrane, std::optional<int> inset, int threads) {
+Blender make_blender(std::int64_t height, std::int64_t width, int channels, int image_size, double color_weight,
+                     double sigma, const std::string& equation, const std::string& carry, const std::string& pyramid,
+                     bool membrane, std::optional<int> inset, int threads) {
   Options options;
   options.color_weight = color_weight;
   options.sigma = sigma;
@@ -111,19 +111,15 @@ void finish(Blender& blender, const std::optional<py::array>& lowres, py::array&
 
 void register_blender(py::module_& m) {
   using namespace pybind11::literals;
-  m.def("options", &options, "mode"_a,
-        "What a mode says for each option; an inset of None depends on the source.");
+  m.def("options", &options, "mode"_a, "What a mode says for each option; an inset of None depends on the source.");
   py::class_<Blender>(m, "Blender", "Plans and workspace for images of one size; for one thread at a time.")
       .def(py::init(&make_blender), "height"_a, "width"_a, "channels"_a, py::kw_only(), "image_size"_a,
-           "color_weight"_a, "sigma"_a, "equation"_a, "carry"_a, "pyramid"_a, "membrane"_a, "inset"_a,
-           "threads"_a)
+           "color_weight"_a, "sigma"_a, "equation"_a, "carry"_a, "pyramid"_a, "membrane"_a, "inset"_a, "threads"_a)
       .def("prepare", &prepare, "source"_a, "target"_a, "mask"_a.none(true), "offset"_a = std::pair(0, 0),
            "The generator's four inputs, float32: composite, mask, harmonized, source. Keep `target` alive "
            "until finish.")
-      .def_property_readonly("unchanged", &Blender::unchanged,
-                             "True if the last prepare saw no masked pixel.")
-      .def("finish", &finish, "lowres"_a.none(true), "out"_a,
-           "Solve the pyramid and write the result to `out`.");
+      .def_property_readonly("unchanged", &Blender::unchanged, "True if the last prepare saw no masked pixel.")
+      .def("finish", &finish, "lowres"_a.none(true), "out"_a, "Solve the pyramid and write the result to `out`.");
 }
 
 }  // namespace gpgan::bindings

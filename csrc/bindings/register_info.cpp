@@ -6,8 +6,7 @@ namespace gpgan::bindings {
 void register_info(pybind11::module_& m) {
   m.def("version", &version, "The version the module was built as.");
   m.def("cpu_target", &cpu_target, "The instruction set of the CPU kernels.");
-  m.def("resolve_threads", &resolve_threads, pybind11::arg("threads") = 0,
-        "How many threads `threads` stands for.");
+  m.def("resolve_threads", &resolve_threads, pybind11::arg("threads") = 0, "How many threads `threads` stands for.");
 }
 
 }  // namespace gpgan::bindings

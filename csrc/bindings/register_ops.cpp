@@ -23,8 +23,7 @@ Buffer take(Backend& backend, const py::array_t<float>& array) {
   for (std::int64_t c = 0; c < from.channels; ++c) {
     for (std::int64_t y = 0; y < from.height; ++y) {
       for (std::int64_t x = 0; x < from.width; ++x) {
-        *to++ = *reinterpret_cast<const float*>(base + y * from.strides[0] + x * from.strides[1] +
-                                                c * from.strides[2]);
+        *to++ = *reinterpret_cast<const float*>(base + y * from.strides[0] + x * from.strides[1] + c * from.strides[2]);
       }
     }
   }
@@ -32,8 +31,7 @@ Buffer take(Backend& backend, const py::array_t<float>& array) {
 }
 
 py::array_t<float> give(const Planes& planes, bool squeeze) {
-  return to_array(planar<const float>(planes.data, planes.size.height, planes.size.width, planes.channels),
-                  squeeze);
+  return to_array(planar<const float>(planes.data, planes.size.height, planes.size.width, planes.channels), squeeze);
 }
 
 // Runs body(backend, out) without the GIL and gives `out`, of `size`, with as many dimensions as `like`.
@@ -58,8 +56,7 @@ template <Resample kOperation>
 py::array_t<float> resample(const Array& image, Shape shape, int threads) {
   const auto backend = core::make_backend(threads);
   const Buffer in = take(*backend, image);
-  return run(*backend, image, {shape.first, shape.second},
-             [&](const Planes& out) { (*backend.*kOperation)(in, out); });
+  return run(*backend, image, {shape.first, shape.second}, [&](const Planes& out) { (*backend.*kOperation)(in, out); });
 }
 
 py::array_t<float> composite(const Array& source, const Array& target, const Array& mask, int threads) {
@@ -73,14 +70,12 @@ py::array_t<float> composite(const Array& source, const Array& target, const Arr
   });
 }
 
-py::array_t<float> guidance_divergence(const Array& source, const Array& target, const Array& mask,
-                                       int threads) {
+py::array_t<float> guidance_divergence(const Array& source, const Array& target, const Array& mask, int threads) {
   const auto backend = core::make_backend(threads);
   const Buffer s = take(*backend, source);
   const Buffer t = take(*backend, target);
   const Buffer m = take(*backend, mask);
-  return run(*backend, target, size_of(target),
-             [&](const Planes& out) { backend->guidance_divergence(s, t, m, out); });
+  return run(*backend, target, size_of(target), [&](const Planes& out) { backend->guidance_divergence(s, t, m, out); });
 }
 
 // w = (difference with the membrane) - difference; it is target - source outside, where the former is zero.
@@ -100,8 +95,7 @@ py::array_t<float> membrane(const Array& source, const Array& target, const Arra
 py::array_t<float> gaussian_blur(const Array& image, double sigma, int threads) {
   const auto backend = core::make_backend(threads);
   const Buffer in = take(*backend, image);
-  return run(*backend, image, size_of(image),
-             [&](const Planes& out) { backend->gaussian_blur(in, sigma, out); });
+  return run(*backend, image, size_of(image), [&](const Planes& out) { backend->gaussian_blur(in, sigma, out); });
 }
 
 py::array_t<float> inset(const Array& mask, int pixels, int threads) {
@@ -123,8 +117,8 @@ py::array_t<float> extend(const Array& source, const Array& alpha, int threads) 
   });
 }
 
-py::array_t<float> solve(const Array& divergence, const Array& color, double color_weight, double sigma,
-                         bool screened, int threads) {
+py::array_t<float> solve(const Array& divergence, const Array& color, double color_weight, double sigma, bool screened,
+                         int threads) {
   const auto backend = core::make_backend(threads);
   const Buffer u = take(*backend, divergence);
   const Buffer c = take(*backend, color);
@@ -136,8 +130,7 @@ py::array_t<float> solve(const Array& divergence, const Array& color, double col
 
 // DCT-II (or its unnormalised inverse, type 3) of each row of an array (rows, N).
 py::array_t<float> dct(const Array& rows, int type, int threads) {
-  if (rows.ndim() != 2 || rows.size() == 0)
-    throw py::value_error("rows: expected an array (rows, N), not empty");
+  if (rows.ndim() != 2 || rows.size() == 0) throw py::value_error("rows: expected an array (rows, N), not empty");
   if (type != 2 && type != 3) throw InvalidArgument("type", "2 or 3", std::to_string(type));
   const auto backend = core::make_backend(threads);
   const Buffer in = take(*backend, rows);
@@ -157,8 +150,7 @@ void register_ops(py::module_& m) {
   m.def("gaussian_blur", &gaussian_blur, "image"_a, "sigma"_a, "threads"_a = 0);
   m.def("inset", &inset, "mask"_a, "pixels"_a, "threads"_a = 0);
   m.def("extend", &extend, "source"_a, "alpha"_a, "threads"_a = 0);
-  m.def("solve", &solve, "divergence"_a, "color"_a, "color_weight"_a, "sigma"_a, "screened"_a,
-        "threads"_a = 0);
+  m.def("solve", &solve, "divergence"_a, "color"_a, "color_weight"_a, "sigma"_a, "screened"_a, "threads"_a = 0);
   m.def("downsample", &resample<&Backend::downsample>, "image"_a, "shape"_a, "threads"_a = 0);
   m.def("upsample", &resample<&Backend::upsample>, "image"_a, "shape"_a, "threads"_a = 0);
   m.def("resize", &resample<&Backend::resize>, "image"_a, "shape"_a, "threads"_a = 0);

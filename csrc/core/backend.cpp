@@ -15,8 +15,7 @@ int resolve_threads(int threads) {
     char* end = nullptr;
     const long value = std::strtol(said, &end, 10);
     if (*end != '\0' || value < 1 || value > 4096) {
-      throw InvalidArgument("GPGAN_NUM_THREADS", "a whole number from 1 to 4096",
-                            "'" + std::string(said) + "'");
+      throw InvalidArgument("GPGAN_NUM_THREADS", "a whole number from 1 to 4096", "'" + std::string(said) + "'");
     }
     return static_cast<int>(value);
   }

@@ -72,16 +72,14 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
 
   virtual Buffer allocate(std::int64_t channels, Size size) = 0;
-  virtual std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight,
-                                              double sigma) = 0;
+  virtual std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight, double sigma) = 0;
 
   // --- in and out ---
   // View to planes, placed at `offset` with zeros around. Throws InvalidArgument naming `argument` if a value
   // is not finite or a float lies outside [0, 1].
   virtual void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) = 0;
   // As load, for one channel of weights: an integer view that holds nothing but 0 and 1 means just that.
-  virtual void load_mask(const ConstImageView& view, const char* argument, Offset offset,
-                         const Planes& out) = 0;
+  virtual void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) = 0;
   virtual void store(const Planes& image, const ImageView& view) = 0;             // clamps, rounds to nearest
   virtual void copy_pixels(const ConstImageView& from, const ImageView& to) = 0;  // of one dtype, bit for bit
 
@@ -91,8 +89,7 @@ class Backend {
   virtual void subtract(const Planes& image, const Planes& other) = 0;  // image -= other
   virtual void copy(const Planes& image, const Planes& out) = 0;
   // target + mask * difference: Eq. 1 with difference = source - target.
-  virtual void composite(const Planes& difference, const Planes& target, const Planes& mask,
-                         const Planes& out) = 0;
+  virtual void composite(const Planes& difference, const Planes& target, const Planes& mask, const Planes& out) = 0;
 
   // --- before the pyramid ---
   virtual void inset(const Planes& mask, int pixels) = 0;              // in place

@@ -33,8 +33,7 @@ std::string to_string(Size size) { return std::to_string(size.height) + " x " + 
 std::vector<Size> pyramid_shapes(Size size, std::int64_t image_size, Pyramid pyramid) {
   std::vector<Size> sizes{size};
   if (pyramid == Pyramid::kAspect) {
-    while (std::max(size.height, size.width) > 1 &&
-           (std::min(size.height, size.width) + 1) / 2 >= image_size) {
+    while (std::max(size.height, size.width) > 1 && (std::min(size.height, size.width) + 1) / 2 >= image_size) {
       size = halved(size);
       sizes.insert(sizes.begin(), size);
     }
@@ -133,29 +132,27 @@ struct Blender::Impl {
     small_mask = backend->allocate(1, square);
   }
 
-  void check_views(const ConstImageView& source, const ConstImageView& target,
-                   const ConstImageView& mask) const {
+  void check_views(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask) const {
     const Size size = levels.back().size();
-    require(!target.empty() && target.height == size.height && target.width == size.width &&
-                target.channels == channels,
-            "target", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
-            to_string({target.height, target.width}) + " of " + std::to_string(target.channels));
+    require(
+        !target.empty() && target.height == size.height && target.width == size.width && target.channels == channels,
+        "target", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
+        to_string({target.height, target.width}) + " of " + std::to_string(target.channels));
     require(!source.empty() && source.height >= 1 && source.width >= 1, "source", "at least 1 x 1 pixels",
             to_string({source.height, source.width}));
     require(source.channels == channels || source.channels == channels + 1, "source",
             std::to_string(channels) + " channels like the target, or one more as alpha",
             std::to_string(source.channels));
-    require(!mask.empty() || source.channels == channels + 1, "mask",
-            "a mask, as the source has no alpha channel", "none");
+    require(!mask.empty() || source.channels == channels + 1, "mask", "a mask, as the source has no alpha channel",
+            "none");
     if (mask.empty()) return;
     require(mask.channels == 1, "mask", "one channel", std::to_string(mask.channels));
     require(mask.height == source.height && mask.width == source.width, "mask",
-            "the source's size, " + to_string({source.height, source.width}),
-            to_string({mask.height, mask.width}));
+            "the source's size, " + to_string({source.height, source.width}), to_string({mask.height, mask.width}));
   }
 
-  GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target,
-                          const ConstImageView& mask_view, Offset offset) {
+  GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask_view,
+                          Offset offset) {
     prepared = false;
     check_views(source, target, mask_view);
     const Planes& difference = levels.back().difference;
@@ -213,8 +210,8 @@ struct Blender::Impl {
   void finish(const ConstImageView& lowres, const ImageView& out) {
     if (!prepared) throw LogicError("finish: call prepare first, and once for every finish");
     const Size size = levels.back().size();
-    require(!out.empty() && out.height == size.height && out.width == size.width && out.channels == channels,
-            "out", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
+    require(!out.empty() && out.height == size.height && out.width == size.width && out.channels == channels, "out",
+            to_string(size) + " pixels of " + std::to_string(channels) + " channels",
             to_string({out.height, out.width}) + " of " + std::to_string(out.channels));
     if (!lowres.empty()) {
       const std::int64_t side = options.image_size;
@@ -275,8 +272,7 @@ struct Blender::Impl {
         backend->resample_bicubic(levels[i - 1].carried, level.carried);
       }
       const Carry output = i + 1 == levels.size() ? Carry::kImage : options.carry;
-      level.solver->solve_level(level.difference, level.target, level.mask, options.carry, output,
-                                level.carried);
+      level.solver->solve_level(level.difference, level.target, level.mask, options.carry, output, level.carried);
     }
   }
 };
@@ -287,8 +283,8 @@ Blender::~Blender() = default;
 Blender::Blender(Blender&&) noexcept = default;
 Blender& Blender::operator=(Blender&&) noexcept = default;
 
-GeneratorInputs Blender::prepare(const ConstImageView& source, const ConstImageView& target,
-                                 const ConstImageView& mask, Offset offset) {
+GeneratorInputs Blender::prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask,
+                                 Offset offset) {
   return impl_->prepare(source, target, mask, offset);
 }
 

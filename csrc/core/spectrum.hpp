@@ -44,8 +44,7 @@ inline std::vector<double> gaussian_eigenvalues(std::int64_t n, const std::vecto
   for (std::size_t k = 0; k < g.size(); ++k) {
     const double theta = std::numbers::pi * static_cast<double>(k) / static_cast<double>(n);
     g[k] = kernel[0];
-    for (std::size_t i = 1; i < kernel.size(); ++i)
-      g[k] += 2 * kernel[i] * std::cos(theta * static_cast<double>(i));
+    for (std::size_t i = 1; i < kernel.size(); ++i) g[k] += 2 * kernel[i] * std::cos(theta * static_cast<double>(i));
   }
   return g;
 }
@@ -90,8 +89,7 @@ struct Spectrum {
       for (std::size_t l = 0; l < laplacian_columns.size(); ++l) smallest = std::min(smallest, (*this)(k, l));
     }
     if (!(smallest > 1e-3 * std::min(1.0, color_weight))) {
-      throw InvalidArgument("color_weight",
-                            "a smaller value: at this sigma the screened equation is singular",
+      throw InvalidArgument("color_weight", "a smaller value: at this sigma the screened equation is singular",
                             std::to_string(color_weight));
     }
   }

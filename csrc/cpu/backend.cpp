@@ -21,27 +21,22 @@ class CpuBackend final : public core::Backend {
   Buffer allocate(std::int64_t channels, Size size) override {
     const std::int64_t count = channels * size.pixels();
     constexpr std::align_val_t kCacheLine{64};
-    auto* memory =
-        static_cast<float*>(::operator new(static_cast<std::size_t>(count) * sizeof(float), kCacheLine));
+    auto* memory = static_cast<float*>(::operator new(static_cast<std::size_t>(count) * sizeof(float), kCacheLine));
     std::shared_ptr<float> owner(memory, [](float* p) { ::operator delete(p, kCacheLine); });
     return {std::move(owner), channels, size};
   }
-  std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight,
-                                      double sigma) override {
+  std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight, double sigma) override {
     return cpu::make_solver(size, equation, color_weight, sigma, threads_);
   }
 
   void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) override {
     cpu::load(view, argument, offset, out, threads_);
   }
-  void load_mask(const ConstImageView& view, const char* argument, Offset offset,
-                 const Planes& out) override {
+  void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) override {
     cpu::load_mask(view, argument, offset, out, threads_);
   }
   void store(const Planes& image, const ImageView& view) override { cpu::store(image, view, threads_); }
-  void copy_pixels(const ConstImageView& from, const ImageView& to) override {
-    cpu::copy_pixels(from, to, threads_);
-  }
+  void copy_pixels(const ConstImageView& from, const ImageView& to) override { cpu::copy_pixels(from, to, threads_); }
 
   bool any(const Planes& mask) override {
     return std::any_of(mask.data, mask.data + mask.floats(), [](float m) { return m > 0; });
@@ -55,8 +50,7 @@ class CpuBackend final : public core::Backend {
   void copy(const Planes& image, const Planes& out) override {
     for_elements(image, [&](std::int64_t i) { out.data[i] = image.data[i]; });
   }
-  void composite(const Planes& difference, const Planes& target, const Planes& mask,
-                 const Planes& out) override {
+  void composite(const Planes& difference, const Planes& target, const Planes& mask, const Planes& out) override {
     for (std::int64_t c = 0; c < out.channels; ++c) {
       const float* d = difference.channel(c).data;
       const float* t = target.channel(c).data;
@@ -67,12 +61,8 @@ class CpuBackend final : public core::Backend {
 
   void inset(const Planes& mask, int pixels) override { cpu::inset(mask, pixels, threads_); }
   void extend(const Planes& source, const Planes& alpha) override { cpu::extend(source, alpha, threads_); }
-  void membrane(const Planes& difference, const Planes& mask) override {
-    cpu::membrane(difference, mask, threads_);
-  }
-  void area_average(const Planes& image, const Planes& out) override {
-    cpu::area_average(image, out, threads_);
-  }
+  void membrane(const Planes& difference, const Planes& mask) override { cpu::membrane(difference, mask, threads_); }
+  void area_average(const Planes& image, const Planes& out) override { cpu::area_average(image, out, threads_); }
 
   void downsample(const Planes& image, const Planes& out) override { cpu::downsample(image, out, threads_); }
   void upsample(const Planes& image, const Planes& out) override { cpu::upsample(image, out, threads_); }
@@ -80,19 +70,15 @@ class CpuBackend final : public core::Backend {
   void resample_bicubic(const Planes& image, const Planes& out) override {
     cpu::resample_bicubic(image, out, threads_);
   }
-  void resample_nearest(const Planes& mask, const Planes& out) override {
-    cpu::resample_nearest(mask, out, threads_);
-  }
+  void resample_nearest(const Planes& mask, const Planes& out) override { cpu::resample_nearest(mask, out, threads_); }
   void gaussian_blur(const Planes& image, double sigma, const Planes& out) override {
     cpu::blur(image, core::gaussian_kernel(sigma), 1.0F, false, out, threads_);
   }
-  void guidance_divergence(const Planes& source, const Planes& target, const Planes& mask,
-                           const Planes& out) override {
+  void guidance_divergence(const Planes& source, const Planes& target, const Planes& mask, const Planes& out) override {
     cpu::guidance_divergence(source, target, mask, out, threads_);
   }
   void dct(const Planes& rows, bool inverse) override {
-    for (std::int64_t c = 0; c < rows.channels; ++c)
-      dct_rows(Dct(rows.size.width), rows.channel(c), inverse, threads_);
+    for (std::int64_t c = 0; c < rows.channels; ++c) dct_rows(Dct(rows.size.width), rows.channel(c), inverse, threads_);
   }
 
  private:

@@ -38,15 +38,14 @@ const T* pixel(const ConstImageView& view, std::int64_t y, std::int64_t x, std::
 
 // One row of one channel, whatever its stride; the dense case is its own loop so that it becomes vector code.
 template <typename T, typename Convert>
-void convert_row(const ConstImageView& view, std::int64_t y, std::int64_t x, std::int64_t c,
-                 std::int64_t count, float* out, Convert convert) {
+void convert_row(const ConstImageView& view, std::int64_t y, std::int64_t x, std::int64_t c, std::int64_t count,
+                 float* out, Convert convert) {
   const T* from = pixel<T>(view, y, x, c);
   if (view.strides[1] == static_cast<std::ptrdiff_t>(sizeof(T))) {
     for (std::int64_t i = 0; i < count; ++i) out[i] = convert(from[i]);
   } else {
     for (std::int64_t i = 0; i < count; ++i) {
-      out[i] = convert(
-          *reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(from) + i * view.strides[1]));
+      out[i] = convert(*reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(from) + i * view.strides[1]));
     }
   }
 }
@@ -63,9 +62,8 @@ void check_range(const ConstImageView& view, const char* argument, std::int64_t 
   for (std::int64_t x = 0; x < view.width; ++x) {
     const T value = *pixel<T>(view, y, x, c);
     if (value >= static_cast<T>(-kRangeSlack) && value <= static_cast<T>(1 + kRangeSlack)) continue;
-    throw InvalidArgument(
-        argument, "finite floats in [0, 1]",
-        std::to_string(value) + " at row " + std::to_string(y) + ", column " + std::to_string(x));
+    throw InvalidArgument(argument, "finite floats in [0, 1]",
+                          std::to_string(value) + " at row " + std::to_string(y) + ", column " + std::to_string(x));
   }
 }
 
@@ -73,7 +71,8 @@ void check_range(const ConstImageView& view, const char* argument, std::int64_t 
 template <typename T, typename Convert>
 void place(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads,
            Convert convert) {
-  const auto [height, width] = out.size;
+  const std::int64_t height = out.size.height;
+  const std::int64_t width = out.size.width;
   if constexpr (std::is_floating_point_v<T>) {
     parallel_for(view.height, view.width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t y = begin; y < end; ++y) {
@@ -119,14 +118,12 @@ void load(const ConstImageView& view, const char* argument, Offset offset, const
     } else {
       // A division rounds right where the reciprocal would not: 255 becomes 1 exactly.
       constexpr auto kMax = static_cast<float>(std::numeric_limits<T>::max());
-      place<T>(view, argument, offset, out, threads,
-               [](T value) { return static_cast<float>(value) / kMax; });
+      place<T>(view, argument, offset, out, threads, [](T value) { return static_cast<float>(value) / kMax; });
     }
   });
 }
 
-void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out,
-               int threads) {
+void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads) {
   const bool zero_and_one = with_type(view.dtype, [&]<typename T>(T) {
     if constexpr (std::is_integral_v<T>) {
       return only_zero_and_one<T>(view);
@@ -156,6 +153,7 @@ void store(const Planes& image, const ImageView& view, int threads) {
               *reinterpret_cast<T*>(to) = static_cast<T>(value);
             } else {
               constexpr auto kMax = static_cast<float>(std::numeric_limits<T>::max());
+              // NOLINTNEXTLINE(bugprone-incorrect-roundings): value is not negative, and this is vector code.
               *reinterpret_cast<T*>(to) = static_cast<T>(static_cast<int>(value * kMax + 0.5F));
             }
           }

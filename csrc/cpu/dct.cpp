@@ -15,9 +15,7 @@ struct Complex {
 
 inline Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 inline Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
-inline Complex operator*(Complex a, Complex b) {
-  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
-}
+inline Complex operator*(Complex a, Complex b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
 inline Complex operator*(float s, Complex a) { return {s * a.re, s * a.im}; }
 inline Complex times_minus_i(Complex a) { return {a.im, -a.re}; }
 
@@ -197,7 +195,7 @@ Dct::Dct(std::int64_t length)
   for (std::int64_t k = 0; k < length; ++k) {
     const Complex z = unit(-static_cast<double>(k * k % (2 * length)) / (2.0 * static_cast<double>(length)));
     chirp_.insert(chirp_.end(), {z.re, z.im});
-    for (const std::int64_t at : {k, (size - k) % size}) {
+    for (const std::int64_t at : {k, k == 0 ? 0 : size - k}) {
       filter_[static_cast<std::size_t>(at * kBatch)] = z.re / static_cast<float>(size);
       filter_[static_cast<std::size_t>(at * kBatch + kLanes)] = -z.im / static_cast<float>(size);
     }
@@ -308,7 +306,8 @@ void Dct::inverse(float* batch, float* scratch) const {
 }
 
 void dct_rows(const Dct& plan, const core::Planes& image, bool inverse, int threads) {
-  const auto [height, width] = image.size;
+  const std::int64_t height = image.size.height;
+  const std::int64_t width = image.size.width;
   const std::int64_t batches = (height + kBatch - 1) / kBatch;
   parallel_for(batches, width * kBatch, threads, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> memory(static_cast<std::size_t>(width * kBatch + plan.scratch_floats()));

@@ -9,36 +9,38 @@ namespace {
 
 // Push: alpha-weighted means over 2 x 2 pixels; a pixel beyond the border has no weight.
 void push(const Planes& source, const Planes& alpha, const Planes& color, const Planes& weight, int threads) {
-  const auto [height, width] = alpha.size;
-  const auto [coarse_height, coarse_width] = weight.size;
-  parallel_for(
-      coarse_height, width * (source.channels + 1) * 2, threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t y = begin; y < end; ++y) {
-          for (std::int64_t x = 0; x < coarse_width; ++x) {
-            const std::int64_t rows = std::min<std::int64_t>(2, height - 2 * y);
-            const std::int64_t columns = std::min<std::int64_t>(2, width - 2 * x);
-            float total = 0;
-            for (std::int64_t j = 0; j < rows; ++j) {
-              for (std::int64_t i = 0; i < columns; ++i) total += alpha.row(2 * y + j)[2 * x + i];
-            }
-            weight.row(y)[x] = total / 4;
-            for (std::int64_t c = 0; c < source.channels; ++c) {
-              float sum = 0;
-              for (std::int64_t j = 0; j < rows; ++j) {
-                for (std::int64_t i = 0; i < columns; ++i) {
-                  sum += alpha.row(2 * y + j)[2 * x + i] * source.channel(c).row(2 * y + j)[2 * x + i];
-                }
-              }
-              color.channel(c).row(y)[x] = total > 0 ? sum / total : 0;
+  const std::int64_t height = alpha.size.height;
+  const std::int64_t width = alpha.size.width;
+  const std::int64_t coarse_height = weight.size.height;
+  const std::int64_t coarse_width = weight.size.width;
+  parallel_for(coarse_height, width * (source.channels + 1) * 2, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t y = begin; y < end; ++y) {
+      for (std::int64_t x = 0; x < coarse_width; ++x) {
+        const std::int64_t rows = std::min<std::int64_t>(2, height - 2 * y);
+        const std::int64_t columns = std::min<std::int64_t>(2, width - 2 * x);
+        float total = 0;
+        for (std::int64_t j = 0; j < rows; ++j) {
+          for (std::int64_t i = 0; i < columns; ++i) total += alpha.row(2 * y + j)[2 * x + i];
+        }
+        weight.row(y)[x] = total / 4;
+        for (std::int64_t c = 0; c < source.channels; ++c) {
+          float sum = 0;
+          for (std::int64_t j = 0; j < rows; ++j) {
+            for (std::int64_t i = 0; i < columns; ++i) {
+              sum += alpha.row(2 * y + j)[2 * x + i] * source.channel(c).row(2 * y + j)[2 * x + i];
             }
           }
+          color.channel(c).row(y)[x] = total > 0 ? sum / total : 0;
         }
-      });
+      }
+    }
+  });
 }
 
 // Pull: the bilinear interpolation of the coarser level where alpha is 0.
 void pull(const Planes& color, const Planes& alpha, const Planes& source, int threads) {
-  const auto [height, width] = alpha.size;
+  const std::int64_t height = alpha.size.height;
+  const std::int64_t width = alpha.size.width;
   const auto far_of = [](std::int64_t i,
                          std::int64_t n) {  // the further of the two coarse pixels that i lies between
     return std::clamp<std::int64_t>(i / 2 + (i % 2 == 0 ? -1 : 1), 0, n - 1);

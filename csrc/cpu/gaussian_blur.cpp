@@ -9,7 +9,8 @@ namespace gpgan::cpu {
 
 void blur(const Planes& image, const std::vector<double>& kernel, float scale, bool add, const Planes& out,
           int threads) {
-  const auto [height, width] = image.size;
+  const std::int64_t height = image.size.height;
+  const std::int64_t width = image.size.width;
   const auto radius = static_cast<std::int64_t>(kernel.size()) - 1;
   const std::vector<float> taps(kernel.begin(), kernel.end());
   for (std::int64_t c = 0; c < image.channels; ++c) {

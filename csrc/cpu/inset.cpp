@@ -9,7 +9,8 @@ namespace {
 
 // The minimum over a pixel and its 4-neighbours inside the image.
 void erode(const Planes& mask, const Planes& out, int threads) {
-  const auto [height, width] = mask.size;
+  const std::int64_t height = mask.size.height;
+  const std::int64_t width = mask.size.width;
   parallel_for(height, width, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       const float* row = mask.row(y);
@@ -27,7 +28,8 @@ void erode(const Planes& mask, const Planes& out, int threads) {
 
 void inset(const Planes& mask, int pixels, int threads) {
   if (pixels == 0) return;
-  const auto [height, width] = mask.size;
+  const std::int64_t height = mask.size.height;
+  const std::int64_t width = mask.size.width;
   std::vector<float> memory(static_cast<std::size_t>(2 * mask.floats()));
   Planes eroded{memory.data(), 1, mask.size};
   Planes next{memory.data() + mask.floats(), 1, mask.size};

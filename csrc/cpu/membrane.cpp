@@ -32,8 +32,7 @@ struct Grid {
   std::vector<float> x, b, r;  // of the multigrid cycle
 
   Grid(std::int64_t height_, std::int64_t width_) : height(height_), width(width_) {
-    for (std::vector<float>* v : {&right, &below, &diagonal, &inverse_diagonal, &x, &b, &r})
-      v->assign(size(), 0.0F);
+    for (std::vector<float>* v : {&right, &below, &diagonal, &inverse_diagonal, &x, &b, &r}) v->assign(size(), 0.0F);
   }
   [[nodiscard]] std::int64_t stride() const { return width + 2; }
   [[nodiscard]] std::size_t size() const { return static_cast<std::size_t>((height + 2) * (width + 2)); }
@@ -72,10 +71,8 @@ double sum_rows(const Grid& grid, int threads, Body body) {
 }
 
 // (A x)_i without its diagonal term's x_i.
-inline float off_diagonal(const float* x, const float* right, const float* below, std::int64_t stride,
-                          std::int64_t i) {
-  return right[i] * x[i + 1] + right[i - 1] * x[i - 1] + below[i] * x[i + stride] +
-         below[i - stride] * x[i - stride];
+inline float off_diagonal(const float* x, const float* right, const float* below, std::int64_t stride, std::int64_t i) {
+  return right[i] * x[i + 1] + right[i - 1] * x[i - 1] + below[i] * x[i + stride] + below[i - stride] * x[i - stride];
 }
 
 // out = x + kJacobi D^-1 (b - A x)
@@ -86,8 +83,7 @@ void smooth(const Grid& grid, const std::vector<float>& x, std::vector<float>& o
     const float* below = grid.below.data();
     float* __restrict to = out.data();
     for (std::int64_t i = begin; i < end; ++i) {
-      const float residual =
-          grid.b[i] - grid.diagonal[i] * xs[i] + off_diagonal(xs, right, below, grid.stride(), i);
+      const float residual = grid.b[i] - grid.diagonal[i] * xs[i] + off_diagonal(xs, right, below, grid.stride(), i);
       to[i] = xs[i] + kJacobi * grid.inverse_diagonal[i] * residual;
     }
   });
@@ -108,8 +104,7 @@ void restrict_residual(const Grid& fine, Grid& coarse, int threads) {
         const std::int64_t i = fine.at(2 * y, 2 * x);
         // An odd width's last column is followed by the frame, where everything is zero.
         float sum = residual(i) + (2 * x + 1 < fine.width ? residual(i + 1) : 0);
-        if (two)
-          sum += residual(i + fine.stride()) + (2 * x + 1 < fine.width ? residual(i + fine.stride() + 1) : 0);
+        if (two) sum += residual(i + fine.stride()) + (2 * x + 1 < fine.width ? residual(i + fine.stride() + 1) : 0);
         coarse.b[coarse.at(y, x)] = sum;
       }
     }
@@ -191,7 +186,8 @@ class Membrane {
       const std::int64_t y = begin / grid.stride() - 1 + top_;
       const float* d = difference.row(y);
       const float* m = mask.row(y);
-      const auto [height, width] = mask.size;
+      const std::int64_t height = mask.size.height;
+      const std::int64_t width = mask.size.width;
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t x = i - begin + left_;
         float seam = 0;  // the sum of w = -D over the neighbours outside
@@ -215,8 +211,7 @@ class Membrane {
 
  private:
   static float apply(const Grid& grid, const std::vector<float>& x, std::int64_t i) {
-    return grid.diagonal[i] * x[i] -
-           off_diagonal(x.data(), grid.right.data(), grid.below.data(), grid.stride(), i);
+    return grid.diagonal[i] * x[i] - off_diagonal(x.data(), grid.right.data(), grid.below.data(), grid.stride(), i);
   }
 
   void conjugate_gradients() {
@@ -225,9 +220,8 @@ class Membrane {
     for (int step = 0; step < kMaxSteps; ++step) {
       std::copy(residual_.begin(), residual_.end(), grid.b.begin());
       cycle(0);
-      const double product = sum_rows(grid, threads_, [&](std::int64_t begin, std::int64_t end) {
-        return dot(residual_, grid.x, begin, end);
-      });
+      const double product = sum_rows(
+          grid, threads_, [&](std::int64_t begin, std::int64_t end) { return dot(residual_, grid.x, begin, end); });
       if (!(product > 0)) break;
       const auto beta = static_cast<float>(step == 0 ? 0.0 : product / old_product);
       old_product = product;
@@ -255,8 +249,7 @@ class Membrane {
     }
   }
 
-  static float dot(const std::vector<float>& a, const std::vector<float>& b, std::int64_t begin,
-                   std::int64_t end) {
+  static float dot(const std::vector<float>& a, const std::vector<float>& b, std::int64_t begin, std::int64_t end) {
     // Partial sums, so that the loop is vector code without leave to reorder.
     constexpr std::int64_t kParts = 16;
     float sums[kParts] = {};
@@ -302,7 +295,8 @@ class Membrane {
 }  // namespace
 
 void membrane(const Planes& difference, const Planes& mask, int threads) {
-  const auto [height, width] = mask.size;
+  const std::int64_t height = mask.size.height;
+  const std::int64_t width = mask.size.width;
   std::int64_t top = height;
   std::int64_t bottom = 0;
   std::int64_t left = width;

@@ -14,8 +14,7 @@ using core::Size;
 
 // convert.cpp
 void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads);
-void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out,
-               int threads);
+void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads);
 void store(const Planes& image, const ImageView& view, int threads);
 void copy_pixels(const ConstImageView& from, const ImageView& to, int threads);
 
@@ -45,7 +44,6 @@ void inset(const Planes& mask, int pixels, int threads);
 void membrane(const Planes& difference, const Planes& mask, int threads);
 
 // solve.cpp
-std::unique_ptr<core::Solver> make_solver(Size size, Equation equation, double color_weight, double sigma,
-                                          int threads);
+std::unique_ptr<core::Solver> make_solver(Size size, Equation equation, double color_weight, double sigma, int threads);
 
 }  // namespace gpgan::cpu

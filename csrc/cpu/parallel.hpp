@@ -19,8 +19,7 @@ constexpr std::int64_t kSerialElements = 1 << 15;
 template <typename Body>
 void parallel_for(std::int64_t count, std::int64_t grain, int threads, Body&& body) {
   if (count <= 0) return;
-  const std::int64_t affordable =
-      std::max<std::int64_t>(1, count * std::max<std::int64_t>(1, grain) / kSerialElements);
+  const std::int64_t affordable = std::max<std::int64_t>(1, count * std::max<std::int64_t>(1, grain) / kSerialElements);
   const std::int64_t parts = std::min({static_cast<std::int64_t>(threads), count, affordable});
   if (parts <= 1) {
     body(std::int64_t{0}, count);

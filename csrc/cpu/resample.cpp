@@ -115,43 +115,33 @@ void apply(const Planes& image, const Taps& rows, const Taps& columns, const Pla
 
 template <typename MakeTaps>
 void apply(const Planes& image, const Planes& out, int threads, MakeTaps make_taps) {
-  apply(image, make_taps(image.size.height, out.size.height), make_taps(image.size.width, out.size.width),
-        out, threads);
+  apply(image, make_taps(image.size.height, out.size.height), make_taps(image.size.width, out.size.width), out,
+        threads);
 }
 
 }  // namespace
 
-void downsample(const Planes& image, const Planes& out, int threads) {
-  apply(image, out, threads, binomial_taps);
-}
+void downsample(const Planes& image, const Planes& out, int threads) { apply(image, out, threads, binomial_taps); }
 
-void upsample(const Planes& image, const Planes& out, int threads) {
-  apply(image, out, threads, expand_taps);
-}
+void upsample(const Planes& image, const Planes& out, int threads) { apply(image, out, threads, expand_taps); }
 
 void resample_bicubic(const Planes& image, const Planes& out, int threads) {
   apply(image, out, threads, half_pixel_taps);
 }
 
-void area_average(const Planes& image, const Planes& out, int threads) {
-  apply(image, out, threads, area_taps);
-}
+void area_average(const Planes& image, const Planes& out, int threads) { apply(image, out, threads, area_taps); }
 
 void resize(const Planes& image, const Planes& out, int threads) {
-  apply(image, out, threads, [](std::int64_t from, std::int64_t to) {
-    return to < from ? area_taps(from, to) : half_pixel_taps(from, to);
-  });
+  apply(image, out, threads,
+        [](std::int64_t from, std::int64_t to) { return to < from ? area_taps(from, to) : half_pixel_taps(from, to); });
 }
 
 void resample_nearest(const Planes& mask, const Planes& out, int threads) {
-  const auto source = [](std::int64_t i, std::int64_t from, std::int64_t to) {
-    return (2 * i + 1) * from / (2 * to);
-  };
+  const auto source = [](std::int64_t i, std::int64_t from, std::int64_t to) { return (2 * i + 1) * from / (2 * to); };
   parallel_for(out.size.height, out.size.width, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       const float* row = mask.row(source(y, mask.size.height, out.size.height));
-      for (std::int64_t x = 0; x < out.size.width; ++x)
-        out.row(y)[x] = row[source(x, mask.size.width, out.size.width)];
+      for (std::int64_t x = 0; x < out.size.width; ++x) out.row(y)[x] = row[source(x, mask.size.width, out.size.width)];
     }
   });
 }

@@ -35,8 +35,8 @@ class CpuSolver final : public core::Solver {
         columns_(size.height),
         workspace_(static_cast<std::size_t>(2 * size.pixels())) {}
 
-  void solve_level(const Planes& difference, const Planes& target, const Planes& mask, Carry carry,
-                   Carry output, const Planes& carried) override {
+  void solve_level(const Planes& difference, const Planes& target, const Planes& mask, Carry carry, Carry output,
+                   const Planes& carried) override {
     const Planes gradient = plane(0);
     const Planes color = plane(1);
     for (std::int64_t c = 0; c < carried.channels; ++c) {
@@ -102,7 +102,8 @@ class CpuSolver final : public core::Solver {
   }
 
   void divide_columns(const Planes& gradient, const Planes& color) const {
-    const auto [height, width] = size_;
+    const std::int64_t height = size_.height;
+    const std::int64_t width = size_.width;
     const std::vector<float> laplacian_rows = to_float(spectrum_.laplacian_rows);
     const std::vector<float> laplacian_columns = to_float(spectrum_.laplacian_columns);
     const std::vector<float> gaussian_rows = to_float(spectrum_.gaussian_rows);
@@ -110,49 +111,47 @@ class CpuSolver final : public core::Solver {
     // The transforms are unnormalised: forward and back make 2N along each axis.
     const float scale = 1.0F / (4.0F * static_cast<float>(height) * static_cast<float>(width));
     const float lambda = color_weight_;
-    parallel_for(
-        (width + kBatch - 1) / kBatch, height * kBatch, threads_, [&](std::int64_t begin, std::int64_t end) {
-          const std::int64_t floats = height * kBatch;
-          std::vector<float> memory(static_cast<std::size_t>(2 * floats + columns_.scratch_floats()));
-          float* r = memory.data();
-          float* q = r + floats;
-          float* scratch = q + floats;
-          for (std::int64_t b = begin; b < end; ++b) {
-            const std::int64_t first = b * kBatch;
-            const std::int64_t count = std::min(kBatch, width - first);
-            if (count < kBatch) std::fill_n(r, 2 * floats, 0.0F);  // as in dct_rows
-            for (std::int64_t y = 0; y < height; ++y) {
-              std::copy_n(gradient.row(y) + first, count, r + y * kBatch);
-              std::copy_n(color.row(y) + first, count, q + y * kBatch);
+    parallel_for((width + kBatch - 1) / kBatch, height * kBatch, threads_, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t floats = height * kBatch;
+      std::vector<float> memory(static_cast<std::size_t>(2 * floats + columns_.scratch_floats()));
+      float* r = memory.data();
+      float* q = r + floats;
+      float* scratch = q + floats;
+      for (std::int64_t b = begin; b < end; ++b) {
+        const std::int64_t first = b * kBatch;
+        const std::int64_t count = std::min(kBatch, width - first);
+        if (count < kBatch) std::fill_n(r, 2 * floats, 0.0F);  // as in dct_rows
+        for (std::int64_t y = 0; y < height; ++y) {
+          std::copy_n(gradient.row(y) + first, count, r + y * kBatch);
+          std::copy_n(color.row(y) + first, count, q + y * kBatch);
+        }
+        columns_.forward(r, scratch);
+        columns_.forward(q, scratch);
+        const float* l_column = laplacian_columns.data() + first;
+        const float* g_column = gaussian_columns.data() + first;
+        for (std::int64_t y = 0; y < height; ++y) {
+          float* r_hat = r + y * kBatch;
+          const float* q_hat = q + y * kBatch;
+          const float l_row = laplacian_rows[static_cast<std::size_t>(y)];
+          const float g_row = gaussian_rows[static_cast<std::size_t>(y)];
+          if (equation_ == Equation::kGaussianPoisson) {
+            for (std::int64_t j = 0; j < count; ++j) {
+              const float l = l_row + l_column[j];
+              const float g = g_row * g_column[j];
+              r_hat[j] = scale * (l * r_hat[j] + lambda * g * q_hat[j]) / (l * l + lambda * g * g);
             }
-            columns_.forward(r, scratch);
-            columns_.forward(q, scratch);
-            const float* l_column = laplacian_columns.data() + first;
-            const float* g_column = gaussian_columns.data() + first;
-            for (std::int64_t y = 0; y < height; ++y) {
-              float* r_hat = r + y * kBatch;
-              const float* q_hat = q + y * kBatch;
-              const float l_row = laplacian_rows[static_cast<std::size_t>(y)];
-              const float g_row = gaussian_rows[static_cast<std::size_t>(y)];
-              if (equation_ == Equation::kGaussianPoisson) {
-                for (std::int64_t j = 0; j < count; ++j) {
-                  const float l = l_row + l_column[j];
-                  const float g = g_row * g_column[j];
-                  r_hat[j] = scale * (l * r_hat[j] + lambda * g * q_hat[j]) / (l * l + lambda * g * g);
-                }
-              } else {
-                for (std::int64_t j = 0; j < count; ++j) {
-                  const float l = l_row + l_column[j];
-                  const float g = g_row * g_column[j];
-                  r_hat[j] = scale * (r_hat[j] + lambda * q_hat[j]) / (l + lambda * g);
-                }
-              }
+          } else {
+            for (std::int64_t j = 0; j < count; ++j) {
+              const float l = l_row + l_column[j];
+              const float g = g_row * g_column[j];
+              r_hat[j] = scale * (r_hat[j] + lambda * q_hat[j]) / (l + lambda * g);
             }
-            columns_.inverse(r, scratch);
-            for (std::int64_t y = 0; y < height; ++y)
-              std::copy_n(r + y * kBatch, count, gradient.row(y) + first);
           }
-        });
+        }
+        columns_.inverse(r, scratch);
+        for (std::int64_t y = 0; y < height; ++y) std::copy_n(r + y * kBatch, count, gradient.row(y) + first);
+      }
+    });
   }
 
   Size size_;

@@ -51,9 +51,8 @@ void guidance_residual(const Planes& difference, const Planes& mask, const Plane
     for (std::int64_t y = begin; y < end; ++y) {
       const float* d = difference.row(y);
       const float* m = mask.row(y);
-      sum_over_neighbours(out.size, y, out.row(y), [=](std::int64_t x, std::int64_t n) {
-        return 0.5F * (m[x + n] - m[x]) * (d[x + n] + d[x]);
-      });
+      sum_over_neighbours(out.size, y, out.row(y),
+                          [=](std::int64_t x, std::int64_t n) { return 0.5F * (m[x + n] - m[x]) * (d[x + n] + d[x]); });
     }
   });
 }
@@ -62,8 +61,7 @@ void laplacian(const Planes& image, const Planes& out, int threads) {
   parallel_for(out.size.height, out.size.width, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       const float* v = image.row(y);
-      sum_over_neighbours(out.size, y, out.row(y),
-                          [=](std::int64_t x, std::int64_t n) { return v[x] - v[x + n]; });
+      sum_over_neighbours(out.size, y, out.row(y), [=](std::int64_t x, std::int64_t n) { return v[x] - v[x + n]; });
     }
   });
 }

@@ -11,13 +11,12 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from gpgan import ops
+from gpgan import _core, ops
 from gpgan._arrays import max_pixels, set_max_pixels
-from gpgan._core import version as _version
 from gpgan._generator import Generator, generators, load_generator
 from gpgan.blender import Blender, blend
 
-__version__: str = _version()
+__version__: str = _core.version()
 __all__ = [
     "Blender",
     "Generator",
@@ -63,7 +62,7 @@ def cmake_prefix() -> str:
         If this installation carries no C++ library.
     """
     # An editable installation keeps the built files apart from the sources; the extension lies with the former.
-    roots = [Path(p) for p in __path__] + [Path(ops._core.__file__).parent]
+    roots = [*map(Path, __path__), Path(_core.__file__ or "").parent]
     for root in roots:
         if (root / "lib" / "cmake" / "gpgan" / "gpgan-config.cmake").is_file():
             return str(root)

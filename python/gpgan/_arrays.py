@@ -80,7 +80,7 @@ class Picture:
 
     @property
     def has_alpha(self) -> bool:
-        return self.pixels.shape[3] > self.colors
+        return bool(self.pixels.shape[3] > self.colors)
 
 
 def core_readable(pixels: Pixels) -> Pixels:
@@ -124,9 +124,7 @@ def mask(value: Any, argument: str = "mask") -> Pixels:
         pixels = pixels[..., -1]
     elif picture.colors == 3:
         if not ((pixels[..., 0] == pixels[..., 1]) & (pixels[..., 0] == pixels[..., 2])).all():
-            raise ValueError(
-                f"{argument}: expected one channel, or three that are equal, got three that differ"
-            )
+            raise ValueError(f"{argument}: expected one channel, or three that are equal, got three that differ")
         pixels = pixels[..., 0]
     else:
         pixels = pixels[..., 0]

@@ -107,9 +107,7 @@ class Blender:
                 + f" as planned, got {tgt.shape[0]} x {tgt.shape[1]} of {tgt.colors}"
             )
         if src.colors != tgt.colors:
-            raise ValueError(
-                f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}"
-            )
+            raise ValueError(f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}")
         count = len(tgt.pixels)
         masks = None if mask is None else _arrays.mask(mask)
         if masks is None and not src.has_alpha:
@@ -118,9 +116,7 @@ class Blender:
             raise ValueError(f"mask: expected the source's size, {src.shape}, got {masks.shape[1:]}")
         for argument, batch in (("source", src.pixels), ("mask", masks)):
             if batch is not None and len(batch) not in (1, count):
-                raise ValueError(
-                    f"{argument}: expected a batch of 1 or {count} like the target's, got {len(batch)}"
-                )
+                raise ValueError(f"{argument}: expected a batch of 1 or {count} like the target's, got {len(batch)}")
         low = None if lowres is None else _lowres(lowres, tgt.colors, count)
         top_left = _offset(offset)
         result = _arrays.output(tgt, out)
@@ -328,10 +324,6 @@ def _of_type(argument: str, value: Any, kind: type, otherwise: Any = None) -> An
             if not -(1 << 31) <= index < 1 << 31:
                 raise ValueError(f"{argument}: expected an integer of 32 bits, got {index}")
             return index
-    if (
-        kind is float
-        and isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-    ):
+    if kind is float and isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
         return float(value)
     raise TypeError(f"{argument}: expected {kind.__name__}, got {type(value).__name__} ({value!r})")

@@ -31,9 +31,7 @@ __all__ = [
 ]
 
 
-def composite(
-    source: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike, *, impl: Impl = "native"
-) -> Array:
+def composite(source: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike, *, impl: Impl = "native") -> Array:
     """Copy-and-paste: ``mask * source + (1 - mask) * target`` (Eq. 1).
 
     Parameters
@@ -68,9 +66,7 @@ def guidance_divergence(
     return _three("guidance_divergence", source, target, mask, impl)
 
 
-def membrane(
-    source: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike, *, impl: Impl = "native"
-) -> Array:
+def membrane(source: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike, *, impl: Impl = "native") -> Array:
     """The harmonic membrane w: ``Laplacian(w) = 0`` where the mask is above 0, ``w = target - source`` elsewhere.
 
     Parameters and errors are those of :func:`composite`. The native solver is iterative: within 1/255 of the exact

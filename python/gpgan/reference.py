@@ -144,8 +144,9 @@ def gaussian_kernel(sigma: float) -> Array:
     radius = 1 if sigma <= 0.5 else math.ceil(3 * sigma)
     x = np.arange(-radius, radius + 1)
     # Dividing first keeps the exponent finite for any sigma > 0: a tiny one gives the identity.
-    kernel = np.exp(-0.5 * (x / sigma) ** 2)
-    return kernel / kernel.sum()
+    kernel: Array = np.exp(-0.5 * (x / sigma) ** 2)
+    kernel /= kernel.sum()
+    return kernel
 
 
 def gaussian_blur(image: Array, sigma: float = 0.5) -> Array:
@@ -159,7 +160,8 @@ def gaussian_blur(image: Array, sigma: float = 0.5) -> Array:
 def laplacian_eigenvalues(shape: Shape) -> Array:
     """Eigenvalues of L in the DCT-II basis, ``a_k + a_l`` with ``a_k = 2 - 2 cos(pi k / N)``; shape (H, W)."""
     rows, columns = (2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in shape)
-    return rows[:, None] + columns[None, :]
+    eigenvalues: Array = rows[:, None] + columns[None, :]
+    return eigenvalues
 
 
 def gaussian_eigenvalues(shape: Shape, sigma: float = 0.5) -> Array:
@@ -226,9 +228,7 @@ def downsample(image: Array) -> Array:
         x = np.moveaxis(image, axis, 0)
         n = (len(x) + 1) // 2
         x = np.pad(x, [(1, 2 * n - len(x) + 1)] + [(0, 0)] * (x.ndim - 1), mode="symmetric")
-        x = (
-            x[0 : 2 * n : 2] + 3 * x[1 : 2 * n + 1 : 2] + 3 * x[2 : 2 * n + 2 : 2] + x[3 : 2 * n + 3 : 2]
-        ) / 8
+        x = (x[0 : 2 * n : 2] + 3 * x[1 : 2 * n + 1 : 2] + 3 * x[2 : 2 * n + 2 : 2] + x[3 : 2 * n + 3 : 2]) / 8
         image = np.moveaxis(x, 0, axis)
     return image
 
@@ -241,7 +241,7 @@ def keys_kernel(x: Array) -> Array:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _interpolate(image: Array, positions: tuple[Array, Array]) -> Array:
+def _interpolate(image: Array, positions: list[Array]) -> Array:
     """Sample at fractional (row, column) positions with Keys' kernel."""
     for axis, at in enumerate(positions):
         x = np.moveaxis(image, axis, 0)
@@ -273,22 +273,18 @@ def upsample(image: Array, shape: Shape) -> Array:
     """
     if tuple((n + 1) // 2 for n in shape) != image.shape[:2]:
         raise ValueError(f"shape: expected twice {image.shape[:2]} or one less, got {tuple(shape)}")
-    return _interpolate(image, tuple((np.arange(n) + 0.5) / 2 - 0.5 for n in shape))  # type: ignore[arg-type]
+    return _interpolate(image, [(np.arange(n) + 0.5) / 2 - 0.5 for n in shape])
 
 
 def resample_bicubic(image: Array, shape: Shape) -> Array:
     """Keys' bicubic at half-pixel centres for any pair of sizes, point-sampled (no smoothing where it shrinks)."""
-    centres = tuple(
-        (np.arange(n) + 0.5) * old / n - 0.5 for n, old in zip(shape, image.shape[:2], strict=True)
-    )
-    return _interpolate(image, centres)  # type: ignore[arg-type]
+    sizes = zip(shape, image.shape[:2], strict=True)
+    return _interpolate(image, [(np.arange(n) + 0.5) * old / n - 0.5 for n, old in sizes])
 
 
 def resample_nearest(mask: Array, shape: Shape) -> Array:
     """Nearest neighbour at half-pixel centres, halves rounded up."""
-    rows, columns = (
-        (2 * np.arange(n) + 1) * old // (2 * n) for n, old in zip(shape, mask.shape, strict=True)
-    )
+    rows, columns = ((2 * np.arange(n) + 1) * old // (2 * n) for n, old in zip(shape, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)]
 
 
@@ -373,8 +369,8 @@ def extend(source: Array, alpha: Array) -> Array:
     a = np.pad(alpha, pad)
     c = np.pad(source * alpha[..., None], (*pad, (0, 0)))
     blocks = (slice(0, None, 2), slice(1, None, 2))
-    weight = sum(a[i, j] for i in blocks for j in blocks) / 4
-    color = sum(c[i, j] for i in blocks for j in blocks) / 4
+    weight: Array = np.mean([a[i, j] for i in blocks for j in blocks], axis=0)
+    color: Array = np.mean([c[i, j] for i in blocks for j in blocks], axis=0)
     color = np.where(weight[..., None] > 0, color / np.where(weight > 0, weight, 1)[..., None], 0)
     filled = extend(color, weight)
     for axis, n in enumerate((height, width)):
@@ -490,9 +486,7 @@ def _levels(image: Array, shapes: list[Shape], pyramid: str) -> list[Array]:
     levels = [image]
     for shape in shapes[-2::-1]:
         finer = levels[-1]
-        levels.append(
-            downsample(finer) if pyramid == "aspect" else resample_bicubic(gaussian_blur(finer, 1.0), shape)
-        )
+        levels.append(downsample(finer) if pyramid == "aspect" else resample_bicubic(gaussian_blur(finer, 1.0), shape))
     return levels[::-1]
 
 
@@ -559,15 +553,13 @@ def blend(
 
     source, mask, inputs = _prepare(source, target, mask, alpha, with_membrane, inset, image_size)
     if not mask.any():
-        return target.copy()
+        return np.array(target)
     if lowres is None:
         lowres = generator(*inputs) if generator is not None else inputs.harmonized
 
     shapes = pyramid_shapes(target.shape[:2], image_size, pyramid)
     sources, targets = (_levels(x, shapes, pyramid) for x in (source, target))
-    masks = (
-        _levels(mask, shapes, pyramid) if pyramid == "aspect" else [resample_nearest(mask, s) for s in shapes]
-    )
+    masks = _levels(mask, shapes, pyramid) if pyramid == "aspect" else [resample_nearest(mask, s) for s in shapes]
     step = upsample if pyramid == "aspect" else resample_bicubic
 
     carried = lowres if carry == "image" else lowres - inputs.harmonized
@@ -581,4 +573,5 @@ def blend(
             x = carried = np.clip(x, 0, 1)
         else:
             carried = x - copied
-    return np.clip(x, 0, 1)
+    result: Array = np.clip(x, 0, 1)
+    return result

@@ -68,8 +68,8 @@ class Blender {
   // target; a channel more than the target's is its alpha, which multiplies the mask and is the mask where
   // `mask` is empty. The mask has the source's size: floats in [0, 1], integers 0..max, or integers 0 and 1.
   // The target's memory must stay valid until finish().
-  GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target,
-                          const ConstImageView& mask = {}, Offset offset = {});
+  GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask = {},
+                          Offset offset = {});
 
   // True if the last prepare() saw no masked pixel: finish() will copy the target.
   [[nodiscard]] bool unchanged() const;
