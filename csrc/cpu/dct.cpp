@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <string>
 
 #include "cpu/parallel.hpp"
+#include "gpgan/error.hpp"
 
 namespace gpgan::cpu {
 namespace {
@@ -182,6 +184,7 @@ Dct::Dct(std::int64_t length)
     : length_(length),
       bluestein_(!Fft::has_length(length)),
       fft_(bluestein_ ? next_fft_length(2 * length - 1) : length) {
+  if (length < 1) throw InvalidArgument("length", "1 or more", std::to_string(length));
   for (std::int64_t k = 0; k <= length / 2; ++k) {
     const Complex w = unit(static_cast<double>(k) / (4.0 * static_cast<double>(length)));
     twiddles_.insert(twiddles_.end(), {w.re, w.im});
