@@ -56,7 +56,7 @@ class Generator:
             image = image[..., None] if image.ndim == 2 else image
             return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
 
-        with torch.inference_mode():
+        with _one_thread(), torch.inference_mode():
             color = self.module(planes(composite), planes(mask), planes(harmonized), planes(source))
         result: Image = color[0].permute(1, 2, 0).float().numpy()
         return result
@@ -101,11 +101,31 @@ def load_generator(path_or_name: str | os.PathLike[str]) -> Generator:
     return _load.__wrapped__(path)
 
 
+@lru_cache(maxsize=1)
+def _openmp() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()  # finds what is loaded: torch's OpenMP runtime
+
+
+def _one_thread() -> Any:
+    """A context in which the calling thread's torch operations use one core.
+
+    Layers of 64 x 64 pixels are too small to share: on a busy machine waiting for the others takes a hundred times
+    the work itself. ``torch.set_num_threads`` would change the whole process; this changes the calling thread alone.
+    """
+    import torch
+
+    torch.get_num_threads()  # a new thread takes torch's own number first, then ours
+    return _openmp().limit(limits=1, user_api="openmp")
+
+
 @lru_cache
 def _load(path: Path) -> Generator:
     from gpgan.nn import export
 
-    module, metadata = export.load(path)
+    with _one_thread():
+        module, metadata = export.load(path)
     return Generator(module, int(metadata["image_size"]), metadata)
 
 
