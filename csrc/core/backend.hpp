@@ -88,6 +88,7 @@ class Backend {
   virtual void multiply(const Planes& mask, const Planes& by) = 0;      // mask *= by
   virtual void subtract(const Planes& image, const Planes& other) = 0;  // image -= other
   virtual void copy(const Planes& image, const Planes& out) = 0;
+  virtual void clamp(const Planes& image) = 0;  // to [0, 1], in place
   // target + mask * difference: Eq. 1 with difference = source - target.
   virtual void composite(const Planes& difference, const Planes& target, const Planes& mask, const Planes& out) = 0;
 

@@ -198,6 +198,9 @@ struct Blender::Impl {
       backend->membrane(difference, mask);
       backend->area_average(difference, small_color);
       backend->composite(small_color, small_target, small_mask, small_harmonized);
+      // The membrane can leave the range; a generator neither sees nor gives what does. The correction is taken from
+      // this same image, so that a generator that changes nothing leaves Poisson cloning untouched.
+      backend->clamp(small_harmonized);
     } else {
       backend->copy(small_composite, small_harmonized);
     }

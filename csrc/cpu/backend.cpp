@@ -50,6 +50,9 @@ class CpuBackend final : public core::Backend {
   void copy(const Planes& image, const Planes& out) override {
     for_elements(image, [&](std::int64_t i) { out.data[i] = image.data[i]; });
   }
+  void clamp(const Planes& image) override {
+    for_elements(image, [&](std::int64_t i) { image.data[i] = std::clamp(image.data[i], 0.0F, 1.0F); });
+  }
   void composite(const Planes& difference, const Planes& target, const Planes& mask, const Planes& out) override {
     for (std::int64_t c = 0; c < out.channels; ++c) {
       const float* d = difference.channel(c).data;

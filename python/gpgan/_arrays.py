@@ -24,11 +24,11 @@ IMAGE_DTYPES = "uint8, uint16, float16, float32 or float64"
 #: PIL modes with the meaning that the core gives to channels, and how a palette is unfolded.
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 
-_max_pixels = int(os.environ.get("GPGAN_MAX_PIXELS", 1 << 28))
+_max_pixels = int(os.environ.get("GPGAN_MAX_PIXELS", 1 << 27))
 
 
 def max_pixels() -> int:
-    """The largest image that is accepted, in pixels (height * width); 2**28 unless GPGAN_MAX_PIXELS says otherwise."""
+    """The largest image that is accepted, in pixels (height * width); 2**27 unless GPGAN_MAX_PIXELS says otherwise."""
     return _max_pixels
 
 
@@ -121,6 +121,11 @@ def mask(value: Any, argument: str = "mask") -> Pixels:
     picture = _unpack(value, argument)
     pixels = picture.pixels
     if picture.has_alpha:
+        if _is_opaque(pixels) and np.ptp(pixels[..., 0]) > 0:
+            raise ValueError(
+                f"{argument}: expected an alpha channel that tells where the source shows, got an opaque one beside "
+                "colours that differ; convert the mask to grey if those are meant"
+            )
         pixels = pixels[..., -1]
     elif picture.colors == 3:
         if not ((pixels[..., 0] == pixels[..., 1]) & (pixels[..., 0] == pixels[..., 2])).all():
@@ -147,6 +152,11 @@ def mask(value: Any, argument: str = "mask") -> Pixels:
             f"convert it to {'uint8' if high <= 0xFF else 'uint16'} if that is its scale"
         )
     return (pixels / full).astype(np.float32)
+
+
+def _is_opaque(pixels: Pixels) -> bool:
+    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+    return bool((pixels[..., -1] == full).all())
 
 
 def output(target: Picture, out: Any) -> Picture:

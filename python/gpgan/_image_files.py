@@ -6,6 +6,8 @@ import io
 import os
 import secrets
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,14 +68,11 @@ def read(path: Path, argument: str) -> Photo:
     name = repr(os.fspath(path))
     Image.MAX_IMAGE_PIXELS = max_pixels()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=READABLE) as file:
-                exif, turned = _exif(file)
-                profile = file.info.get("icc_profile") or None
-                dpi = _dpi(file.info.get("dpi"))
-                picture, profile = _plain(ImageOps.exif_transpose(file), profile)
+        with _quiet(), Image.open(path, formats=READABLE) as file:
+            exif, turned = _exif(file)
+            profile = file.info.get("icc_profile") or None
+            dpi = _dpi(file.info.get("dpi"))
+            picture, profile = _plain(ImageOps.exif_transpose(file), profile)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(
             f"{argument}: {name} has more pixels than the limit of {max_pixels()} (--max-pixels)"
@@ -182,7 +181,7 @@ def write(photo: Photo, path: Path, *, quality: int) -> None:
         part.replace(final)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, (OSError, ValueError, MemoryError)):
+        if isinstance(error, (OSError, ValueError, MemoryError)):  # what Pillow's encoders raise
             reason = getattr(error, "strerror", None) or error
             raise ValueError(f"output: cannot write {os.fspath(path)!r}: {reason}") from error
         raise
@@ -191,6 +190,21 @@ def write(photo: Photo, path: Path, *, quality: int) -> None:
 def with_picture(photo: Photo, picture: Image.Image) -> Photo:
     """Another picture with this one's profile, EXIF and resolution."""
     return replace(photo, picture=picture)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No remarks on damaged files: Pillow's are warnings, libtiff's go straight to file descriptor 2."""
+    with warnings.catch_warnings(), Path(os.devnull).open("wb") as null:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        stderr = os.dup(2)
+        os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _exif(file: Image.Image) -> tuple[bytes | None, bool]:

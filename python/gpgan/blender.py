@@ -55,14 +55,26 @@ class Blender:
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if len(shape) not in (2, 3) or (len(shape) == 3 and not 1 <= shape[2] <= 4):
-            raise ValueError(f"shape: expected (H, W), (H, W, 3) or (H, W, 4), got {tuple(shape)}")
+        expected = "expected (H, W), (H, W, 3) or (H, W, 4)"
+        try:
+            sides = tuple(operator.index(n) for n in shape)
+        except TypeError:
+            raise TypeError(f"shape: {expected} of integers, got {shape!r}") from None
+        if len(sides) not in (2, 3) or (len(sides) == 3 and not 1 <= sides[2] <= 4):
+            raise ValueError(f"shape: {expected}, got {sides}")
+        if sides[0] * sides[1] > _arrays.max_pixels():
+            raise ValueError(
+                f"shape: expected at most {_arrays.max_pixels()} pixels (gpgan.set_max_pixels), "
+                f"got {sides[0]} x {sides[1]}"
+            )
         if device not in ("auto", "cpu"):
             raise ValueError(
                 f"device: expected 'auto' or 'cpu', as this build of gpgan has no CUDA backend, got {device!r}"
             )
-        self._shape = (operator.index(shape[0]), operator.index(shape[1]))
-        self._colors = None if len(shape) == 2 else 3 if shape[2] >= 3 else 1
+        if mode is None:
+            raise TypeError("mode: expected str, got NoneType (None)")
+        self._shape = (sides[0], sides[1])
+        self._colors = None if len(sides) == 2 else 3 if sides[2] >= 3 else 1
         said = _core.options(_of_type("mode", mode, str))
         self._options = {
             "color_weight": _of_type("color_weight", color_weight, float, said["color_weight"]),

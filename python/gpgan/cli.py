@@ -65,16 +65,16 @@ def main(
         typer.echo(context.get_help())
 
 
-@app.command()
+@app.command(short_help="Paste a part of one photo into another.")
 def blend(
-    source: Annotated[Path | None, typer.Argument(help="Photo to paste from.", show_default=False)] = None,
-    target: Annotated[Path | None, typer.Argument(help="Photo to paste into.", show_default=False)] = None,
+    source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="Photo to paste from.")] = None,
+    target: Annotated[Path | None, typer.Argument(metavar="TARGET", help="Photo to paste into.")] = None,
     mask: Annotated[
         Path | None,
         typer.Argument(
-            help="Where the source shows: white, or the alpha of an RGBA image. Of the source's size. "
+            metavar="MASK",
+            help="Where the source shows: white, or the alpha of an RGBA image; of the source's size. "
             "May be left out if the source has an alpha channel.",
-            show_default=False,
         ),
     ] = None,
     *,
@@ -86,61 +86,53 @@ def blend(
         bool, typer.Option("--sample", help="Blend the photos that come with gpgan: a kite, an evening lake.")
     ] = False,
     offset: Annotated[
-        tuple[int, int],
-        typer.Option(metavar="TOP LEFT", help="Where in the target the source's first pixel goes."),
+        tuple[int, int], typer.Option(metavar="TOP LEFT", help="Where in the target the source's first pixel goes.")
     ] = (0, 0),
     generator: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="What gives the colour: a shipped generator or a TorchScript file.",
-            show_default="default",
+            help="What gives the colour: a shipped generator, 'default' if not said, or a TorchScript file.",
         ),
     ] = None,
     no_generator: Annotated[
-        bool, typer.Option("--no-generator", help="No generator: Poisson cloning of the same pyramid.")
+        bool, typer.Option("--no-generator", help="The colour of the downsampled composite instead.")
     ] = False,
     lowres: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Square image that is the colour, in place of a generator's."),
+        Path | None, typer.Option(metavar="FILE", help="Square image that is the colour, in place of a generator's.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="What the options below are unless given: default, paper or released.")
+        str, typer.Option(metavar="default|paper|released", help="What the options down to --inset are if not given.")
     ] = "default",
     color_weight: Annotated[
-        float | None, typer.Option(help="Larger follows the colour, smaller the gradients.", show_default="1")
+        float | None, typer.Option(metavar="NUMBER", help="Larger follows the colour, smaller the gradients.")
     ] = None,
     sigma: Annotated[
-        float | None,
-        typer.Option(help="Of the Gaussian on the colour constraint, in pixels.", show_default="0.5"),
+        float | None, typer.Option(metavar="PIXELS", help="Of the Gaussian on the colour constraint.")
     ] = None,
     equation: Annotated[
-        str | None, typer.Option(help="gaussian-poisson or screened.", show_default="the mode's")
+        str | None, typer.Option(metavar="gaussian-poisson|screened", help="The paper's, or its program's.")
     ] = None,
     carry: Annotated[
-        str | None,
-        typer.Option(help="What a level hands on: correction or image.", show_default="the mode's"),
+        str | None, typer.Option(metavar="correction|image", help="What a level of the pyramid hands to the next.")
     ] = None,
-    pyramid: Annotated[str | None, typer.Option(help="aspect or square.", show_default="the mode's")] = None,
+    pyramid: Annotated[
+        str | None, typer.Option(metavar="aspect|square", help="Levels of the image's aspect, or squares.")
+    ] = None,
     membrane: Annotated[
         bool | None,
-        typer.Option(
-            "--membrane/--no-membrane",
-            help="Bring the source to the target's colours at the seam first.",
-            show_default="the mode's",
-        ),
+        typer.Option("--membrane/--no-membrane", help="Bring the source to the target's colours at the seam first."),
     ] = None,
-    inset: Annotated[
-        int | None,
-        typer.Option(help="Pixels to shrink the mask by.", show_default="2; 0 if the source has alpha"),
+    inset: Annotated[int | None, typer.Option(metavar="PIXELS", help="Shrink the mask by so much first.")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu", help="Where to compute.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(metavar="COUNT", help="If not said, GPGAN_NUM_THREADS or as many as the machine has.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="For the core.", show_default="GPGAN_NUM_THREADS, or all")] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(help="Refuse larger images.", show_default=f"{gpgan.max_pixels()}, or GPGAN_MAX_PIXELS"),
+        typer.Option(metavar="COUNT", help=f"Refuse larger images; {gpgan.max_pixels()} or GPGAN_MAX_PIXELS."),
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    quality: Annotated[int, typer.Option(metavar="1..100", min=1, max=100, help="Of JPEG and WebP.")] = 95,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Paste the masked part of SOURCE into TARGET so that the result looks like one photograph.

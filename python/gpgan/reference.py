@@ -477,7 +477,8 @@ def _prepare(
     plain = harmonized = composite(small_source, small_target, small_mask)
     if with_membrane:
         source = source + membrane(source, target, mask)
-        harmonized = composite(area_average(source, square), small_target, small_mask)
+        # The membrane can leave the range; a generator neither sees nor gives what does.
+        harmonized = np.clip(composite(area_average(source, square), small_target, small_mask), 0, 1)
     return source, mask, GeneratorInputs(plain, small_mask, harmonized, small_source)
 
 
