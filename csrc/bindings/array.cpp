@@ -1,6 +1,6 @@
 #include "array.hpp"
 
-#include <cstring>
+#include <array>
 
 namespace gpgan::bindings {
 namespace {

@@ -6,16 +6,24 @@
 #include "cpu/backend.hpp"
 
 namespace gpgan {
+namespace {
+
+constexpr int kMaxThreads = 4096;
+
+}  // namespace
 
 int resolve_threads(int threads) {
-  if (threads < 0) throw InvalidArgument("threads", "0 or more", std::to_string(threads));
+  if (threads < 0 || threads > kMaxThreads) {
+    throw InvalidArgument("threads", "0 to " + std::to_string(kMaxThreads), std::to_string(threads));
+  }
   if (threads > 0) return threads;
   // NOLINTNEXTLINE(concurrency-mt-unsafe): read only; nobody here calls setenv.
   if (const char* said = std::getenv("GPGAN_NUM_THREADS"); said != nullptr && *said != '\0') {
     char* end = nullptr;
     const long value = std::strtol(said, &end, 10);
-    if (*end != '\0' || value < 1 || value > 4096) {
-      throw InvalidArgument("GPGAN_NUM_THREADS", "a whole number from 1 to 4096", "'" + std::string(said) + "'");
+    if (*end != '\0' || value < 1 || value > kMaxThreads) {
+      throw InvalidArgument("GPGAN_NUM_THREADS", "a whole number from 1 to " + std::to_string(kMaxThreads),
+                            "'" + std::string(said) + "'");
     }
     return static_cast<int>(value);
   }

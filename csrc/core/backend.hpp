@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "gpgan/blend.hpp"
 
@@ -53,10 +54,9 @@ class Solver {
   Solver(const Solver&) = delete;
   Solver& operator=(const Solver&) = delete;
 
-  // The level's whole equation, in place on `carried`: what the level below handed on (for Carry::kImage the
-  // colour constraint c, for Carry::kCorrection the change e, c = G (composite + e)) becomes what this level
-  // hands on
-  // (`output`; an image is clamped to [0, 1]). `difference` is source - target.
+  // The level's whole equation, in place on `carried`. It comes as what the level below handed on: for Carry::kImage
+  // the colour constraint c, for Carry::kCorrection the change e, c = G (composite + e). It leaves as what `output`
+  // says this level hands on; an image is clamped to [0, 1]. `difference` is source - target.
   virtual void solve_level(const Planes& difference, const Planes& target, const Planes& mask, Carry carry,
                            Carry output, const Planes& carried) = 0;
 

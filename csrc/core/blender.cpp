@@ -5,8 +5,9 @@
 // * difference.
 #include "gpgan/blend.hpp"
 
-#include <array>
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <string>
 #include <utility>
 
@@ -22,7 +23,9 @@ using core::Size;
 
 constexpr int kDefaultInset = 2;
 constexpr int kMaxInset = 1 << 20;
-constexpr int kMaxImageSize = 1 << 12;
+constexpr int kMaxImageSize = 1 << 10;
+constexpr std::int64_t kMaxSide = std::int64_t{1} << 31;
+constexpr std::int64_t kMaxOffset = std::int64_t{1} << 40;  // far beyond any image, far from where sums would overflow
 constexpr double kSquareSigma = 1.0;  // the released program's smoothing between the levels of its pyramid
 
 Size halved(Size size) { return {(size.height + 1) / 2, (size.width + 1) / 2}; }
@@ -52,11 +55,16 @@ void require(bool holds, const char* argument, const std::string& expected, cons
 }
 
 void validate(const Options& options) {
-  const auto positive = [](double x) { return std::isfinite(x) && x > 0; };
-  require(positive(options.color_weight), "color_weight", "a finite number above 0",
-          std::to_string(options.color_weight));
-  require(positive(options.sigma) && options.sigma <= 1000, "sigma", "a number above 0 and up to 1000 px",
-          std::to_string(options.sigma));
+  const auto text = [](double x) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%g", x);
+    return std::string(digits);
+  };
+  // The quotient of spectra is taken in float32, which ends not far outside.
+  require(options.color_weight >= 1e-30 && options.color_weight <= 1e30, "color_weight",
+          "a number above 0, from 1e-30 to 1e30", text(options.color_weight));
+  require(options.sigma > 0 && options.sigma <= 1000, "sigma", "a number above 0 and up to 1000 px",
+          text(options.sigma));
   require(options.inset.value_or(0) >= 0 && options.inset.value_or(0) <= kMaxInset, "inset",
           "0 to " + std::to_string(kMaxInset) + " px", std::to_string(options.inset.value_or(0)));
   require(options.image_size >= 1 && options.image_size <= kMaxImageSize, "image_size",
@@ -109,7 +117,8 @@ struct Blender::Impl {
 
   Impl(const Options& options_, Size size, int channels_) : options(options_), channels(channels_) {
     validate(options);
-    require(size.height >= 1 && size.width >= 1, "shape", "at least 1 x 1 pixels", to_string(size));
+    require(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide, "shape",
+            "sides from 1 to 2^31 pixels", to_string(size));
     require(channels >= 1 && channels <= 4, "channels", "1 to 4", std::to_string(channels));
     backend = core::make_backend(options.threads);
 
@@ -155,6 +164,9 @@ struct Blender::Impl {
                           Offset offset) {
     prepared = false;
     check_views(source, target, mask_view);
+    require(std::clamp(offset.top, -kMaxOffset, kMaxOffset) == offset.top &&
+                std::clamp(offset.left, -kMaxOffset, kMaxOffset) == offset.left,
+            "offset", "values within 2^40 pixels", std::to_string(offset.top) + ", " + std::to_string(offset.left));
     const Planes& difference = levels.back().difference;
     const Planes& full_target = levels.back().target;
     const Planes& mask = levels.back().mask;

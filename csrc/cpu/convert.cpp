@@ -1,6 +1,6 @@
 // Between the caller's pixels and the core's planes.
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -114,7 +114,8 @@ bool only_zero_and_one(const ConstImageView& view) {
 void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads) {
   with_type(view.dtype, [&]<typename T>(T) {
     if constexpr (std::is_floating_point_v<T>) {
-      place<T>(view, argument, offset, out, threads, [](T value) { return static_cast<float>(value); });
+      place<T>(view, argument, offset, out, threads,
+               [](T value) { return static_cast<float>(std::clamp(value, T{0}, T{1})); });
     } else {
       // A division rounds right where the reciprocal would not: 255 becomes 1 exactly.
       constexpr auto kMax = static_cast<float>(std::numeric_limits<T>::max());
@@ -148,7 +149,7 @@ void store(const Planes& image, const ImageView& view, int threads) {
           const float* row = image.channel(c).row(y);
           std::byte* to = static_cast<std::byte*>(view.data) + y * view.strides[0] + c * view.strides[2];
           for (std::int64_t x = 0; x < view.width; ++x, to += view.strides[1]) {
-            const float value = std::clamp(row[x], 0.0F, 1.0F);
+            const float value = row[x] > 0 ? std::min(row[x], 1.0F) : 0.0F;  // NaN too would be 0
             if constexpr (std::is_floating_point_v<T>) {
               *reinterpret_cast<T*>(to) = static_cast<T>(value);
             } else {

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <numbers>
 #include <string>
+#include <utility>
 
 #include "cpu/parallel.hpp"
+#include "cpu/vectorize.hpp"
 #include "gpgan/error.hpp"
 
 namespace gpgan::cpu {
@@ -94,7 +96,7 @@ void run_pass(const float* __restrict x, float* __restrict y, std::int64_t group
     const float* from = x + stride * p * kBatch;
     float* to = y + stride * kRadix * p * kBatch;
     for (std::int64_t q = 0; q < stride; ++q, from += kBatch, to += kBatch) {
-#pragma GCC ivdep
+      GPGAN_INDEPENDENT_LOOP
       for (std::int64_t lane = 0; lane < kLanes; ++lane) {
         Complex in[kRadix];
         Complex out[kRadix];
@@ -118,7 +120,7 @@ void run_pass(const float* __restrict x, float* __restrict y, std::int64_t group
 
 // Element i of a batch times one complex number, added nowhere: out may be in.
 void scale_element(const float* in, Complex by, float* out) {
-#pragma GCC ivdep
+  GPGAN_INDEPENDENT_LOOP
   for (std::int64_t lane = 0; lane < kLanes; ++lane) {
     const Complex value = by * Complex{in[lane], in[lane + kLanes]};
     out[lane] = value.re;
@@ -258,7 +260,7 @@ void Dct::forward(float* batch, float* scratch) const {
     const float* far = v + (n - k) * kBatch;
     float* near_out = batch + k * kBatch;
     float* far_out = batch + (n - k) * kBatch;
-#pragma GCC ivdep
+    GPGAN_INDEPENDENT_LOOP
     for (std::int64_t lane = 0; lane < kLanes; ++lane) {
       const Complex a{near[lane] + far[lane], near[lane + kLanes] - far[lane + kLanes]};
       const Complex b{near[lane + kLanes] + far[lane + kLanes], far[lane] - near[lane]};
@@ -286,7 +288,7 @@ void Dct::inverse(float* batch, float* scratch) const {
     const float* far = batch + (n - k) * kBatch;
     float* near_out = x + k * kBatch;
     float* far_out = x + (n - k) * kBatch;
-#pragma GCC ivdep
+    GPGAN_INDEPENDENT_LOOP
     for (std::int64_t lane = 0; lane < kLanes; ++lane) {
       const Complex a{near[lane] * cos + far[lane] * sin, near[lane] * sin - far[lane] * cos};
       const Complex b{near[lane + kLanes] * cos + far[lane + kLanes] * sin,

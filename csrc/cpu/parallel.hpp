@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -38,8 +37,8 @@ void parallel_for(std::int64_t count, std::int64_t grain, int threads, Body&& bo
   std::int64_t started = 1;
   try {
     for (; started < parts; ++started) workers.emplace_back(run, started);
-  } catch (const std::system_error&) {
-    // No more threads to be had: this one does the rest.
+  } catch (...) {
+    // No more threads, or no memory for them: this one does the rest.
   }
   run(0);
   for (std::int64_t part = started; part < parts; ++part) run(part);

@@ -52,7 +52,7 @@ class CpuSolver final : public core::Solver {
         blur(gradient, gaussian_, -1.0F, true, color, threads_);
       }
       guidance_residual(d, mask, gradient, threads_);
-      divide(gradient, color);
+      divide(gradient, color, true);
       if (output == Carry::kImage) {
         for_elements([&](std::int64_t i) {
           const float x = target.channel(c).data[i] + mask.data[i] * d.data[i] + gradient.data[i];
@@ -77,7 +77,7 @@ class CpuSolver final : public core::Solver {
         q.data[k] = c.data[k];
       });
       blur(c, gaussian_, -1.0F, true, q, threads_);
-      divide(r, q);
+      divide(r, q, false);
       for_elements([&](std::int64_t k) { out.channel(i).data[k] = c.data[k] + r.data[k]; });
     }
   }
@@ -92,16 +92,17 @@ class CpuSolver final : public core::Solver {
     });
   }
 
-  // `gradient` holds r and becomes d; `color` holds q and is spent. Rows forward; columns forward, quotient,
+  // `gradient` holds r and becomes d; `color` holds q and is spent. A divergence has no mean: where r is one, what
+  // rounding leaves there must not be divided by a small lambda. Rows forward; columns forward, quotient,
   // columns back, all while a batch is in the cache; rows back.
-  void divide(const Planes& gradient, const Planes& color) const {
+  void divide(const Planes& gradient, const Planes& color, bool no_mean) const {
     dct_rows(rows_, gradient, false, threads_);
     dct_rows(rows_, color, false, threads_);
-    divide_columns(gradient, color);
+    divide_columns(gradient, color, no_mean);
     dct_rows(rows_, gradient, true, threads_);
   }
 
-  void divide_columns(const Planes& gradient, const Planes& color) const {
+  void divide_columns(const Planes& gradient, const Planes& color, bool no_mean) const {
     const std::int64_t height = size_.height;
     const std::int64_t width = size_.width;
     const std::vector<float> laplacian_rows = to_float(spectrum_.laplacian_rows);
@@ -127,6 +128,7 @@ class CpuSolver final : public core::Solver {
         }
         columns_.forward(r, scratch);
         columns_.forward(q, scratch);
+        if (no_mean && b == 0) r[0] = 0;
         const float* l_column = laplacian_columns.data() + first;
         const float* g_column = gaussian_columns.data() + first;
         for (std::int64_t y = 0; y < height; ++y) {

@@ -1,11 +1,12 @@
 // The 5-point stencils of the equation. A neighbour beyond the border equals the pixel itself and drops out.
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/vectorize.hpp"
 
 namespace gpgan::cpu {
 namespace {
 
-// out[x] = sum over the 4-neighbours n of x of term(n, x), where the neighbours are named by row and column.
+// out[x] = sum over the 4-neighbours of x of term(x, n), where n is the neighbour's offset from x in memory.
 template <typename Term>
 void sum_over_neighbours(Size size, std::int64_t y, float* out, Term term) {
   const std::int64_t last = size.width - 1;
@@ -17,7 +18,7 @@ void sum_over_neighbours(Size size, std::int64_t y, float* out, Term term) {
     return term(x, offset_above) + term(x, offset_below) + term(x, left) + term(x, right);
   };
   out[0] = at(0, 0, last > 0 ? 1 : 0);
-#pragma GCC ivdep
+  GPGAN_INDEPENDENT_LOOP
   for (std::int64_t x = 1; x < last; ++x) out[x] = at(x, -1, 1);
   if (last > 0) out[last] = at(last, -1, 0);
 }

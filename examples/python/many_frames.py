@@ -16,7 +16,7 @@ SAMPLES = Path(gpgan.__file__).parent / "samples"
 
 def failing_light(composite, mask, harmonized, source):
     """What Poisson cloning gives, the object a tenth darker; all arrays float32, S x S."""
-    return np.clip(harmonized * (1 - 0.1 * mask[..., None]), 0, 1)
+    return harmonized * (1 - 0.1 * mask[..., None])
 
 
 failing_light.image_size = 128  # S; 64 if not said

@@ -6,6 +6,7 @@ the core can read its dtype.
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 from collections.abc import Callable
@@ -17,19 +18,27 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[Any]
 
-#: What the core reads and writes in place; everything else goes through a float32 copy.
+#: What the core reads and writes in place; everything else goes through a copy.
 CORE_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 IMAGE_DTYPES = "uint8, uint16, float16, float32 or float64"
 
-#: PIL modes with the meaning that the core gives to channels, and how a palette is unfolded.
+#: PIL modes whose channels mean what the core takes them for.
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 
-_max_pixels = int(os.environ.get("GPGAN_MAX_PIXELS", 1 << 27))
+_DEFAULT_MAX_PIXELS = 1 << 27
+_max_pixels: int | None = None
 
 
 def max_pixels() -> int:
     """The largest image that is accepted, in pixels (height * width); 2**27 unless GPGAN_MAX_PIXELS says otherwise."""
-    return _max_pixels
+    if _max_pixels is not None:
+        return _max_pixels
+    said = os.environ.get("GPGAN_MAX_PIXELS", "")
+    if not said:
+        return _DEFAULT_MAX_PIXELS
+    if not said.isdecimal() or int(said) < 1:
+        raise ValueError(f"GPGAN_MAX_PIXELS: expected a whole number from 1 on, got {said!r}")
+    return int(said)
 
 
 def set_max_pixels(pixels: int) -> None:
@@ -42,13 +51,17 @@ def set_max_pixels(pixels: int) -> None:
 
     Raises
     ------
-    ValueError
-        If `pixels` is below 1.
+    TypeError, ValueError
+        If `pixels` is no integer, or below 1.
     """
     global _max_pixels
-    if pixels < 1:
-        raise ValueError(f"pixels: expected 1 or more, got {pixels}")
-    _max_pixels = int(pixels)
+    try:
+        count = operator.index(pixels)
+    except TypeError:
+        raise TypeError(f"pixels: expected an integer, got {type(pixels).__name__}") from None
+    if count < 1:
+        raise ValueError(f"pixels: expected 1 or more, got {count}")
+    _max_pixels = count
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,21 @@ class Picture:
         From pixels of this shape and dtype to the caller's kind of image.
     kind : str
         ``"numpy"``, ``"PIL"`` or ``"torch"``.
+    tensor : torch.Tensor or None
+        What it was made of, for its layout.
     """
 
     pixels: Pixels
     restore: Callable[[Pixels], Any]
     kind: str
+    tensor: Any = None
+
+    def empty_like(self) -> Picture:
+        """New memory for an image of this kind, shape, dtype and layout."""
+        if self.tensor is None:
+            return Picture(np.empty(self.pixels.shape, self.pixels.dtype), self.restore, self.kind)
+        fresh = sys.modules["torch"].empty_like(self.tensor, requires_grad=False)
+        return Picture(_from_torch(fresh, "out").pixels, lambda _: fresh, self.kind)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +110,7 @@ def core_readable(pixels: Pixels) -> Pixels:
     """The pixels in a dtype and byte order that the core reads: themselves, or a float32 copy."""
     dtype = pixels.dtype
     if dtype.isnative and (dtype == np.bool_ or any(dtype == d for d in CORE_DTYPES)):
-        return pixels
+        return pixels if pixels.flags.aligned else pixels.copy()
     return pixels.astype(dtype.newbyteorder("=") if dtype.kind == "u" or dtype.itemsize == 8 else np.float32)
 
 
@@ -105,13 +128,17 @@ def image(value: Any, argument: str) -> Picture:
     dtype = picture.pixels.dtype
     if dtype.newbyteorder("=") not in (*map(np.dtype, CORE_DTYPES), np.dtype(np.float16)):
         raise TypeError(f"{argument}: expected {IMAGE_DTYPES}, got {dtype}")
+    # The core checks the colours as it reads them; an alpha that passes through it never sees.
+    if picture.has_alpha and dtype.kind == "f" and not np.isfinite(picture.pixels[..., -1]).all():
+        raise ValueError(f"{argument}: expected finite floats in [0, 1], got NaN or infinity in the alpha channel")
     return picture
 
 
-def mask(value: Any, argument: str = "mask") -> Pixels:
+def mask(value: Any, argument: str = "mask", *, batched: bool = False) -> Pixels:
     """A mask as (N, H, W): uint8 or uint16 or floats in [0, 1] for the core to read.
 
-    Of RGBA and LA the alpha counts; RGB must be grey.
+    Of RGBA and LA the alpha counts; RGB must be grey. Whether integers are 0 and 1 or 0..max is one question for the
+    whole batch. `batched`: the target is a batch (N, C, H, W).
 
     Raises
     ------
@@ -120,43 +147,42 @@ def mask(value: Any, argument: str = "mask") -> Pixels:
     """
     picture = _unpack(value, argument)
     pixels = picture.pixels
+    if batched and picture.kind == "torch" and value.ndim == 3 and len(value) != 1:
+        # A stack of masks (N, H, W) would be taken for the channels of one.
+        raise ValueError(
+            f"{argument}: expected (H, W), (1, H, W) or (N, 1, H, W) beside a batch, got shape {tuple(value.shape)}"
+        )
     if picture.has_alpha:
-        if _is_opaque(pixels) and np.ptp(pixels[..., 0]) > 0:
+        alpha, colors = pixels[..., -1], pixels[..., :-1]
+        if alpha.min() == alpha.max() > 0 and (colors != colors[0, 0, 0]).any():
             raise ValueError(
-                f"{argument}: expected an alpha channel that tells where the source shows, got an opaque one beside "
-                "colours that differ; convert the mask to grey if those are meant"
+                f"{argument}: expected an alpha channel that tells where the source shows, "
+                "got the same everywhere beside colours that differ; convert the mask to grey if those are meant"
             )
-        pixels = pixels[..., -1]
+        pixels = alpha
     elif picture.colors == 3:
         if not ((pixels[..., 0] == pixels[..., 1]) & (pixels[..., 0] == pixels[..., 2])).all():
             raise ValueError(f"{argument}: expected one channel, or three that are equal, got three that differ")
         pixels = pixels[..., 0]
     else:
         pixels = pixels[..., 0]
-    if pixels.dtype.kind in "bf" or pixels.dtype in (np.uint8, np.uint16):
-        if pixels.dtype.itemsize > 8:
-            raise TypeError(f"{argument}: expected bool, an integer or {IMAGE_DTYPES}, got {pixels.dtype}")
+    if pixels.dtype.kind not in "biuf" or pixels.dtype.itemsize > 8:
+        raise TypeError(f"{argument}: expected bool, integers or {IMAGE_DTYPES}, got {pixels.dtype}")
+    if pixels.dtype.kind in "bf" or (pixels.dtype == np.uint8 and len(pixels) == 1):
         return core_readable(pixels)
-    if pixels.dtype.kind not in "iu":
-        raise TypeError(f"{argument}: expected bool, integers or floats, got {pixels.dtype}")
     low, high = int(pixels.min()), int(pixels.max())
     full = np.iinfo(pixels.dtype).max
     if low < 0:
         raise ValueError(f"{argument}: expected integers from 0 to {full}, got {low}")
     if high <= 1:
         return pixels.astype(np.uint8)
-    if high <= 0xFFFF < full:
-        # 255 of 2**31: surely a mask of 0..255 whose dtype grew on the way, and not one that is empty to the eye.
+    if high <= 0xFF < full or high <= 0xFFFF < full:
+        # 255 of 65535: surely a mask of 0..255 whose dtype grew on the way, and not one that is empty to the eye.
         raise ValueError(
             f"{argument}: expected 0 and 1, or 0 to {full} as its dtype is {pixels.dtype}, got at most {high}; "
             f"convert it to {'uint8' if high <= 0xFF else 'uint16'} if that is its scale"
         )
-    return (pixels / full).astype(np.float32)
-
-
-def _is_opaque(pixels: Pixels) -> bool:
-    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
-    return bool((pixels[..., -1] == full).all())
+    return core_readable(pixels) if len(pixels) == 1 and full == 0xFFFF else (pixels / full).astype(np.float32)
 
 
 def output(target: Picture, out: Any) -> Picture:
@@ -168,8 +194,7 @@ def output(target: Picture, out: Any) -> Picture:
         If `out` is not of the target's type, shape or dtype, or cannot be written to.
     """
     if out is None:
-        fresh = np.empty(target.pixels.shape, target.pixels.dtype)
-        return Picture(fresh, target.restore, target.kind)
+        return target.empty_like()
     if target.kind == "PIL":
         raise TypeError("out: expected None as the target is a PIL image, which cannot be written in place")
     given = _unpack(out, "out")
@@ -182,6 +207,10 @@ def output(target: Picture, out: Any) -> Picture:
         )
     if not given.pixels.flags.writeable:
         raise ValueError("out: expected a writable array, got a read-only one")
+    if any(n > 1 and stride == 0 for n, stride in zip(given.pixels.shape, given.pixels.strides, strict=True)):
+        raise ValueError("out: expected memory of its own for every pixel, got an expanded array (a stride of 0)")
+    if getattr(out, "requires_grad", False):
+        raise ValueError("out: expected a tensor that does not require grad, got one that does")
     return Picture(given.pixels, lambda _: out, given.kind)
 
 
@@ -200,11 +229,21 @@ def _unpack(value: Any, argument: str) -> Picture:
     height, width = picture.shape
     if picture.pixels.size == 0:
         raise ValueError(f"{argument}: expected at least 1 x 1 pixels, got {height} x {width}")
-    if height * width > _max_pixels:
-        raise ValueError(
-            f"{argument}: expected at most {_max_pixels} pixels (gpgan.set_max_pixels), got {height} x {width}"
-        )
+    check_size(height, width, argument)
     return picture
+
+
+def check_size(height: int, width: int, argument: str) -> None:
+    """Refuse an image over :func:`max_pixels`.
+
+    Raises
+    ------
+    ValueError
+        Naming `argument`.
+    """
+    limit = max_pixels()
+    if height * width > limit:
+        raise ValueError(f"{argument}: expected at most {limit} pixels (gpgan.set_max_pixels), got {height} x {width}")
 
 
 def _from_numpy(array: npt.NDArray[Any], argument: str) -> Picture:
@@ -212,7 +251,7 @@ def _from_numpy(array: npt.NDArray[Any], argument: str) -> Picture:
         return Picture(array[None, :, :, None], lambda pixels: pixels[0, :, :, 0], "numpy")
     if array.ndim == 3 and 1 <= array.shape[2] <= 4:
         return Picture(array[None], lambda pixels: pixels[0], "numpy")
-    raise ValueError(f"{argument}: expected an array (H, W), (H, W, 3) or (H, W, 4), got shape {array.shape}")
+    raise ValueError(f"{argument}: expected an array (H, W) or (H, W, C) of 1 to 4 channels, got shape {array.shape}")
 
 
 def _from_torch(tensor: Any, argument: str) -> Picture:
@@ -222,31 +261,35 @@ def _from_torch(tensor: Any, argument: str) -> Picture:
             f"{argument}: expected a tensor in CPU memory, as this build of gpgan has no CUDA backend, "
             f"got one on {tensor.device}"
         )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{argument}: expected a dense tensor, got layout {tensor.layout}")
     if tensor.ndim not in (2, 3, 4) or (tensor.ndim > 2 and not 1 <= tensor.shape[-3] <= 4):
         raise ValueError(
-            f"{argument}: expected a tensor (H, W), (C, H, W) or (N, C, H, W) with 1, 3 or 4 channels, "
+            f"{argument}: expected a tensor (H, W), (C, H, W) or (N, C, H, W) of 1 to 4 channels, "
             f"got shape {tuple(tensor.shape)}"
         )
     try:
-        array = tensor.detach().numpy()
-    except TypeError:
+        array = tensor.detach().resolve_neg().numpy()
+    except (RuntimeError, TypeError):
         raise TypeError(f"{argument}: expected {IMAGE_DTYPES}, got {tensor.dtype}") from None
-    shape = array.shape
-    pixels = array.reshape((1,) * (4 - array.ndim) + shape).transpose(0, 2, 3, 1)
+    pixels = array[(None,) * (4 - array.ndim)].transpose(0, 2, 3, 1)
 
-    def restore(pixels: Pixels) -> Any:
-        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2).reshape(shape))
-        return torch.from_numpy(planes)
-
-    return Picture(pixels, restore, "torch")
+    return Picture(pixels, lambda _: tensor, "torch", tensor)
 
 
 def _from_pil(picture: Any, argument: str) -> Picture:
     pil = sys.modules["PIL.Image"]
     mode, info = picture.mode, dict(picture.info)
+    check_size(picture.height, picture.width, argument)  # before anything is decoded
+    try:
+        picture.load()
+    except OSError as error:
+        raise ValueError(f"{argument}: expected an image that can be read, got a damaged file: {error}") from error
     if argument != "target":
         if mode in ("P", "PA"):
             picture = picture.convert("RGBA" if mode == "PA" or "transparency" in info else "RGB")
+        elif mode in ("L", "RGB") and "transparency" in info:  # one colour that stands for alpha 0
+            picture = picture.convert("LA" if mode == "L" else "RGBA")
         elif mode == "1" and argument == "mask":
             picture = picture.convert("L")
     if picture.mode not in PIL_MODES:

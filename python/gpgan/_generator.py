@@ -56,8 +56,14 @@ class Generator:
             image = image[..., None] if image.ndim == 2 else image
             return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
 
-        with _one_thread(), torch.inference_mode():
-            color = self.module(planes(composite), planes(mask), planes(harmonized), planes(source))
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with _one_thread(), torch.inference_mode():
+                color = self.module(planes(composite), planes(mask), planes(harmonized), planes(source))
+        finally:
+            if was_training:  # somebody's network, called between two of its training steps
+                self.module.train()
         result: Image = color[0].permute(1, 2, 0).float().numpy()
         return result
 
@@ -90,15 +96,19 @@ def load_generator(path_or_name: str | os.PathLike[str]) -> Generator:
     ValueError
         If the file is no TorchScript, lacks its metadata or does not do what they say.
     """
-    name = os.fspath(path_or_name)
+    try:
+        name = os.fspath(path_or_name)
+    except TypeError:
+        raise TypeError(f"generator: expected a name or a path, got {type(path_or_name).__name__}") from None
     if name in generators():
-        return _load(_WEIGHTS / f"{name}.pt")
+        return _load(_WEIGHTS / f"{name}.pt", None)
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(
             f"generator: expected one of {', '.join(map(repr, generators()))} or a TorchScript file, got {name!r}"
         )
-    return _load.__wrapped__(path)
+    status = path.stat()
+    return _load(path.resolve(), (status.st_mtime_ns, status.st_size))
 
 
 @lru_cache(maxsize=1)
@@ -120,8 +130,9 @@ def _one_thread() -> Any:
     return _openmp().limit(limits=1, user_api="openmp")
 
 
-@lru_cache
-def _load(path: Path) -> Generator:
+@lru_cache(maxsize=8)
+def _load(path: Path, stamp: tuple[int, int] | None) -> Generator:
+    """`stamp` is what tells one state of the file from another."""
     from gpgan.nn import export
 
     with _one_thread():
@@ -143,7 +154,7 @@ def resolve(generator: Any) -> Callable[..., Any] | None:
         return load_generator(generator)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(generator, torch.nn.Module):
-        return Generator(generator.eval(), getattr(generator, "image_size", DEFAULT_IMAGE_SIZE))
+        return Generator(generator, getattr(generator, "image_size", DEFAULT_IMAGE_SIZE))
     if callable(generator):
         callable_generator: Callable[..., Any] = generator
         return callable_generator
@@ -162,9 +173,17 @@ def run(generator: Callable[..., Any], inputs: tuple[Image, Image, Image, Image]
     grey = composite.shape[2] == 1
     if grey:
         composite, harmonized, source = (np.repeat(x, 3, axis=2) for x in (composite, harmonized, source))
-    color = np.asarray(generator(composite, mask, harmonized, source), np.float32)
+    given = generator(composite, mask, harmonized, source)
+    try:
+        color = np.asarray(given.detach() if hasattr(given, "detach") else given, np.float32)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"generator: expected it to return an array of shape {composite.shape}, got {type(given).__name__}"
+        ) from None
     if color.shape != composite.shape:
         raise ValueError(f"generator: expected it to return shape {composite.shape}, got {color.shape}")
     if not (np.isfinite(color).all() and color.min() > -1e-3 and color.max() < 1 + 1e-3):
-        raise ValueError("generator: expected it to return finite values in [0, 1], got others")
+        raise ValueError(
+            f"generator: expected it to return finite values in [0, 1], got {color.min():.4g} to {color.max():.4g}"
+        )
     return color.mean(axis=2, keepdims=True) if grey else color

@@ -55,18 +55,16 @@ class Blender:
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
-        expected = "expected (H, W), (H, W, 3) or (H, W, 4)"
+        expected = "expected (H, W) or (H, W, C) of 1 to 4 channels"
         try:
             sides = tuple(operator.index(n) for n in shape)
         except TypeError:
             raise TypeError(f"shape: {expected} of integers, got {shape!r}") from None
         if len(sides) not in (2, 3) or (len(sides) == 3 and not 1 <= sides[2] <= 4):
             raise ValueError(f"shape: {expected}, got {sides}")
-        if sides[0] * sides[1] > _arrays.max_pixels():
-            raise ValueError(
-                f"shape: expected at most {_arrays.max_pixels()} pixels (gpgan.set_max_pixels), "
-                f"got {sides[0]} x {sides[1]}"
-            )
+        if min(sides) < 1:
+            raise ValueError(f"shape: expected at least 1 x 1 pixels, got {sides[0]} x {sides[1]}")
+        _arrays.check_size(sides[0], sides[1], "shape")
         if device not in ("auto", "cpu"):
             raise ValueError(
                 f"device: expected 'auto' or 'cpu', as this build of gpgan has no CUDA backend, got {device!r}"
@@ -88,14 +86,18 @@ class Blender:
         }
         self._generator = _generator.resolve(generator)
         self._lock = threading.Lock()
+        self._caller: int | None = None  # the thread that holds the lock
         self._core: _core.Blender | None = None
         self._planned: tuple[int, int] | None = None
-        self._image_size = int(getattr(self._generator, "image_size", _generator.DEFAULT_IMAGE_SIZE))
+        self._image_size: int = _of_type(
+            "generator.image_size", getattr(self._generator, "image_size", _generator.DEFAULT_IMAGE_SIZE), int, 0
+        )
         self._plan(self._colors or 3, self._image_size)
 
     def _plan(self, colors: int, image_size: int) -> _core.Blender:
         """The core for so many colours and that S; the last one made is kept."""
         if self._core is None or self._planned != (colors, image_size):
+            self._core = None  # free the old one's memory first
             self._core = _core.Blender(*self._shape, colors, image_size=image_size, **self._options)
             self._planned = (colors, image_size)
         return self._core
@@ -121,7 +123,7 @@ class Blender:
         if src.colors != tgt.colors:
             raise ValueError(f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}")
         count = len(tgt.pixels)
-        masks = None if mask is None else _arrays.mask(mask)
+        masks = None if mask is None else _arrays.mask(mask, batched=getattr(target, "ndim", 0) == 4)
         if masks is None and not src.has_alpha:
             raise ValueError("mask: expected a mask, as the source has no alpha channel, got None")
         if masks is not None and masks.shape[1:] != src.shape:
@@ -132,20 +134,44 @@ class Blender:
         low = None if lowres is None else _lowres(lowres, tgt.colors, count)
         top_left = _offset(offset)
         result = _arrays.output(tgt, out)
+        sources, targets = src.pixels, tgt.pixels
+        if out is not None:
+            sources = _apart(sources, result.pixels)
+            masks = None if masks is None else _apart(masks, result.pixels)
+            same = targets.ctypes.data == result.pixels.ctypes.data and targets.strides == result.pixels.strides
+            targets = targets if same else _apart(targets, result.pixels)
 
+        if self._caller == threading.get_ident():
+            raise RuntimeError("generator: expected it not to call the Blender that is calling it")
         with self._lock:
-            core = self._plan(tgt.colors, self._image_size if low is None else low.shape[1])
-            for i in range(count):
-                self._blend_one(
-                    core,
-                    src.pixels[i % len(src.pixels)],
-                    tgt.pixels[i],
-                    None if masks is None else masks[i % len(masks)],
-                    top_left,
-                    None if low is None else low[i % len(low)],
-                    result.pixels[i],
-                )
+            self._caller = threading.get_ident()
+            try:
+                self._blend_all(sources, targets, masks, top_left, low, result.pixels)
+            finally:
+                self._caller = None
         return result.restore(result.pixels)
+
+    def _blend_all(
+        self,
+        sources: _arrays.Pixels,
+        targets: _arrays.Pixels,
+        masks: _arrays.Pixels | None,
+        offset: tuple[int, int],
+        lowres: _arrays.Pixels | None,
+        out: _arrays.Pixels,
+    ) -> None:
+        colors = 3 if targets.shape[3] >= 3 else 1
+        core = self._plan(colors, self._image_size if lowres is None else lowres.shape[1])
+        for i in range(len(targets)):
+            self._blend_one(
+                core,
+                sources[i % len(sources)],
+                targets[i],
+                None if masks is None else masks[i % len(masks)],
+                offset,
+                None if lowres is None else lowres[i % len(lowres)],
+                out[i],
+            )
 
     def _blend_one(
         self,
@@ -166,7 +192,7 @@ class Blender:
             return
         if lowres is None and self._generator is not None:
             lowres = _generator.run(self._generator, inputs)
-        if readable.dtype == out.dtype:
+        if readable.dtype == out.dtype and out.flags.aligned:
             core.finish(lowres, out[..., colors])
         else:
             result = np.empty_like(readable)
@@ -204,9 +230,9 @@ def blend(
     Parameters
     ----------
     source, target : ndarray, PIL.Image.Image or torch.Tensor
-        Arrays (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16, float16, float32 or float64, floats in [0, 1]; PIL
-        images; tensors (C, H, W) or (N, C, H, W). The source's alpha multiplies the mask, and its colours under
-        alpha 0 never count; the target's alpha passes through. Neither is written to.
+        Arrays (H, W) or (H, W, 3), or with alpha (H, W, 2) or (H, W, 4), of uint8, uint16, float16, float32 or
+        float64, floats in [0, 1]; PIL images; tensors (C, H, W) or (N, C, H, W). The source's alpha multiplies the
+        mask, and its colours under alpha 0 never count; the target's alpha passes through. Neither is written to.
     mask : the same kinds, optional
         Where the source shows, of the source's size: bool, floats in [0, 1], integers from 0 to their dtype's largest,
         or integers 0 and 1. Of RGBA masks the alpha counts; RGB must be grey. Soft masks are valid. None: the source's
@@ -218,7 +244,7 @@ def blend(
         ``callable(composite, mask, harmonized, source) -> colour`` on float32 arrays (S, S, 3) and (S, S) with S its
         ``image_size`` attribute or 64, or None for the downsampled composite itself (section 4.5 of [1]_).
     lowres : array (S, S, 3), optional
-        The colour itself, in place of a generator's; any S.
+        The colour itself, in place of a generator's; any S up to 1024.
     mode : {"default", "paper", "released"}
         What the options below are where they are None: this library's best, the paper's Algorithm 1, or what the
         authors' released program does.
@@ -284,6 +310,11 @@ def blend(
     )(source, target, mask, offset=offset, lowres=lowres, out=out)
 
 
+def _apart(pixels: _arrays.Pixels, out: _arrays.Pixels) -> _arrays.Pixels:
+    """The pixels, or a copy of them where writing `out` could change what is still to be read."""
+    return pixels.copy() if np.may_share_memory(pixels, out) else pixels
+
+
 class _PlannedSize:
     """Stands for a generator where `lowres` is given: all that is wanted of it is S."""
 
@@ -298,6 +329,8 @@ def _lowres(value: Any, colors: int | None, count: int) -> _arrays.Pixels:
     """`lowres` as (1 or N, S, S, C)."""
     picture = _arrays.image(value, "lowres")
     height, width = picture.shape
+    if height > 1024:
+        raise ValueError(f"lowres: expected up to 1024 pixels a side, got {height} x {width}")
     if height != width or picture.has_alpha or colors not in (None, picture.colors):
         raise ValueError(
             f"lowres: expected a square image of {colors or '1 or 3'} colour channel(s), "
@@ -337,5 +370,8 @@ def _of_type(argument: str, value: Any, kind: type, otherwise: Any = None) -> An
                 raise ValueError(f"{argument}: expected an integer of 32 bits, got {index}")
             return index
     if kind is float and isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{argument}: expected a number that a float can hold, got a larger integer") from None
     raise TypeError(f"{argument}: expected {kind.__name__}, got {type(value).__name__} ({value!r})")

@@ -8,6 +8,7 @@ the same name in :mod:`gpgan.reference` and returns float64.
 from __future__ import annotations
 
 import importlib
+import operator
 from typing import Any, Literal
 
 import numpy as np
@@ -139,7 +140,7 @@ def solve(
     u, c = _floats("divergence", divergence), _floats("color", color)
     if u.shape != c.shape:
         raise ValueError(f"color: expected the divergence's shape {u.shape}, got {c.shape}")
-    weight, sigma = _in_range("color_weight", color_weight, np.inf), _in_range("sigma", sigma, 1000)
+    weight, sigma = _in_range("color_weight", color_weight, 1e30), _in_range("sigma", sigma, 1000)
     if equation not in ("gaussian-poisson", "screened"):
         raise ValueError(f"equation: expected 'gaussian-poisson' or 'screened', got {equation!r}")
     if _is_native(impl):
@@ -190,9 +191,12 @@ def upsample(image: npt.ArrayLike, shape: tuple[int, int], *, impl: Impl = "nati
         If `image` is no array of finite floats, or not one level below `shape`.
     """
     x = _floats("image", image)
-    height, width = shape
+    try:
+        height, width = (_integer("shape", n) for n in shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"shape: expected two integers (H, W), got {shape!r}") from None
     if ((height + 1) // 2, (width + 1) // 2) != x.shape[:2] or min(height, width) < 1:
-        raise ValueError(f"shape: expected twice the image's {x.shape[:2]}, or one less, got {tuple(shape)}")
+        raise ValueError(f"shape: expected twice the image's {x.shape[:2]}, or one less, got {(height, width)}")
     return _call("upsample", impl, x, shape=(height, width))
 
 
@@ -218,6 +222,7 @@ def inset(mask: npt.ArrayLike, pixels: int, *, impl: Impl = "native") -> Array:
     m = _floats("mask", mask)
     if m.ndim != 2:
         raise ValueError(f"mask: expected shape (H, W), got {m.shape}")
+    pixels = _integer("pixels", pixels)
     if not 0 <= pixels <= 1 << 20:
         raise ValueError(f"pixels: expected 0 to {1 << 20}, got {pixels}")
     return _call("inset", impl, m, pixels=pixels)
@@ -276,10 +281,21 @@ def _floats(argument: str, value: npt.ArrayLike) -> npt.NDArray[np.float64]:
         raise ValueError(f"{argument}: expected (H, W) or (H, W, C), not empty, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{argument}: expected finite values, got NaN or infinity")
+    if array.size and np.abs(array).max() > np.finfo(np.float32).max:
+        raise ValueError(f"{argument}: expected values that float32 can hold, got {np.abs(array).max():g}")
     return array.astype(np.float64, copy=False)
 
 
+def _integer(argument: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument}: expected an integer, got {value!r}") from None
+
+
 def _in_range(argument: str, value: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{argument}: expected a number, got {value!r}")
     if not (np.isfinite(value) and 0 < value <= most):
         raise ValueError(
             f"{argument}: expected a number above 0"

@@ -338,7 +338,9 @@ def inset(mask: Array, pixels: int) -> Array:
     """
     eroded = mask
     for _ in range(pixels):
-        eroded = scipy.ndimage.grey_erosion(eroded, footprint=CROSS, mode="nearest")
+        before, eroded = eroded, scipy.ndimage.grey_erosion(eroded, footprint=CROSS, mode="nearest")
+        if np.array_equal(before, eroded):
+            break  # nothing left to take
     labels, count = scipy.ndimage.label(mask > 0, structure=CROSS)
     survives = np.zeros(count + 1, dtype=bool)
     survives[labels[eroded > 0]] = True

@@ -1,0 +1,94 @@
+"""Pictures and masks that every test can make, and the settings of hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import gpgan
+from gpgan import _core
+
+# The same examples in every run, so that a failure is one for everybody: `--hypothesis-profile=explore` draws new ones.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("explore", settings.get_profile("repeatable"), derandomize=False, max_examples=1000)
+settings.load_profile("repeatable")
+
+
+def draw_image(rng: np.random.Generator, height: int, width: int, channels: int | None = 3) -> np.ndarray:
+    """Float64 (H, W, C), or (H, W) for None, in [0, 1] with every value one of float32: ramps, edges and noise."""
+    y, x = np.mgrid[0:height, 0:width]
+    count = channels or 1
+    image = np.empty((height, width, count))
+    for c in range(count):
+        a, b, phase = rng.uniform(-0.2, 0.2, 3)
+        plane = 0.5 + 0.3 * np.sin(a * y + b * x + 6 * phase)
+        plane += 0.2 * ((x * rng.uniform() + y) % 16 < 5)
+        plane += 0.1 * rng.standard_normal((height, width))
+        image[..., c] = plane
+    image = np.clip(image, 0, 1).astype(np.float32).astype(np.float64)
+    return image if channels is not None else image[..., 0]
+
+
+def draw_mask(rng: np.random.Generator, height: int, width: int, *, soft: bool = True) -> np.ndarray:
+    """Float64 (H, W): blobs, some touching the border, a hole, a lone pixel; soft edges on request."""
+    y, x = np.mgrid[0:height, 0:width]
+    mask = np.zeros((height, width))
+    for _ in range(3):
+        cy, cx = rng.uniform(0, height), rng.uniform(0, width)
+        ry, rx = rng.uniform(0.1, 0.45, 2) * (height, width) + 0.6
+        distance = np.hypot((y - cy) / ry, (x - cx) / rx)
+        blob = np.clip((1.2 - distance) * 4, 0, 1) if soft else (distance < 1).astype(float)
+        mask = np.maximum(mask, blob)
+    if min(height, width) > 12:
+        mask[height // 2 : height // 2 + 3, width // 2 : width // 2 + 2] = 0
+        mask[0, width - 1] = 1
+    if not mask.any():
+        mask[height // 2, width // 2] = 1
+    return mask.astype(np.float32).astype(np.float64)
+
+
+def native_blend(
+    source: np.ndarray,
+    target: np.ndarray,
+    mask: np.ndarray | None,
+    *,
+    lowres: np.ndarray | None = None,
+    image_size: int = 64,
+    offset: tuple[int, int] = (0, 0),
+    mode: str = "default",
+    threads: int = 0,
+    **options: Any,
+) -> np.ndarray:
+    """The core itself, any number of channels: float32 (H, W, C). A source with one channel more brings alpha."""
+    said = _core.options(mode) | {k: v for k, v in options.items() if v is not None}
+    size = image_size if lowres is None else len(lowres)
+    core = _core.Blender(*target.shape, image_size=size, threads=threads, **said)
+    target = target.astype(np.float32)
+    core.prepare(source.astype(np.float32), target, None if mask is None else mask.astype(np.float32), offset)
+    out = np.empty_like(target)
+    core.finish(None if lowres is None else lowres.astype(np.float32), out)
+    return out
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20190317)
+
+
+@pytest.fixture
+def small_pixel_limit() -> Iterator[int]:
+    """At most 100 pixels an image, until the test ends."""
+    before = gpgan.max_pixels()
+    gpgan.set_max_pixels(100)
+    yield 100
+    gpgan.set_max_pixels(before)
