@@ -186,7 +186,8 @@ Dct::Dct(std::int64_t length)
     : length_(length),
       bluestein_(!Fft::has_length(length)),
       fft_(bluestein_ ? next_fft_length(2 * length - 1) : length) {
-  if (length < 1) throw InvalidArgument("length", "1 or more", std::to_string(length));
+  constexpr std::int64_t kMaxLength = std::int64_t{1} << 31;  // so that k^2 below cannot overflow
+  if (length < 1 || length > kMaxLength) throw InvalidArgument("length", "1 to 2^31", std::to_string(length));
   for (std::int64_t k = 0; k <= length / 2; ++k) {
     const Complex w = unit(static_cast<double>(k) / (4.0 * static_cast<double>(length)));
     twiddles_.insert(twiddles_.end(), {w.re, w.im});
@@ -198,6 +199,7 @@ Dct::Dct(std::int64_t length)
   const std::int64_t size = fft_.length();
   filter_.assign(static_cast<std::size_t>(size * kBatch), 0.0F);
   for (std::int64_t k = 0; k < length; ++k) {
+    // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): it takes length for 0 within a loop of k < length.
     const Complex z = unit(-static_cast<double>(k * k % (2 * length)) / (2.0 * static_cast<double>(length)));
     chirp_.insert(chirp_.end(), {z.re, z.im});
     for (const std::int64_t at : {k, k == 0 ? 0 : size - k}) {

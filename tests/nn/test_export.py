@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from gpgan.nn import export as exporting
 from gpgan.nn.export import METADATA_FILE, export, load
 from gpgan.nn.model import BlendingGAN, ColorCorrector
-from torch import Tensor, nn
 
 from .test_model import contract_inputs, scrambled
 
@@ -164,7 +165,7 @@ def test_load_refuses_a_broken_contract(tmp_path: Path, module: nn.Module, messa
         load(write(tmp_path / "g.pt", module))
 
 
-# --- The shipped generator ------------------------------------------------------------------------------------
+# --- The shipped generator ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,17 @@
 
 import pytest
 import torch
-from gpgan.nn.model import BlendingGAN, ColorCorrector, Critic, dirichlet_correction, ridge_solve
 from torch import Tensor
 
+from gpgan.nn.model import BlendingGAN, ColorCorrector, Critic, dirichlet_correction, ridge_solve
 
-def contract_inputs(n: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+
+def contract_inputs(n: int, size: int, seed: int = 0, *, related: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noise that shows one place under two lights (`related`), or two places, under a soft-edged square."""
     random = torch.Generator().manual_seed(seed)
     source, target, joined = (torch.rand(n, 3, size, size, generator=random) for _ in range(3))
+    if related:
+        target = source * torch.tensor([0.6, 0.5, 0.4]).view(3, 1, 1) + 0.2 * target
     mask = torch.zeros(n, 1, size, size)
     mask[:, :, size // 4 : -size // 4, size // 4 : -size // 4] = 1
     mask[:, :, size // 4 - 1, size // 4 : -size // 4] = 0.4
@@ -50,7 +54,7 @@ def test_blending_gan_shape_and_range(size: int) -> None:
     inputs = contract_inputs(2, size)
     colour = BlendingGAN(size, 4, 10)(*inputs)
     assert colour.shape == (2, 3, size, size)
-    assert 0 <= colour.min() and colour.max() <= 1
+    assert colour.min() >= 0 and colour.max() <= 1
     assert Critic(size, 4)(colour).shape == (2,)
 
 
@@ -86,7 +90,7 @@ def test_corrector_leaves_the_outside_alone() -> None:
     outside = (mask == 0).expand_as(colour)
     assert torch.equal(colour[outside], composite[outside])
     assert (colour - harmonized).abs().max() > 0.01  # or nothing was tested
-    assert 0 <= colour.min() and colour.max() <= 1
+    assert colour.min() >= 0 and colour.max() <= 1
     assert torch.equal(scrambled()(composite, 0 * mask, composite, source), composite)
 
 
@@ -99,6 +103,17 @@ def test_corrector_is_finite_without_surroundings() -> None:
 def test_corrector_does_nothing_to_equals() -> None:
     _, mask, _, source = contract_inputs(2, 32)
     torch.testing.assert_close(scrambled()(source, mask, source, source), source, rtol=0, atol=1e-6)
+
+
+def test_corrector_fits_nothing_to_another_place() -> None:
+    """Without the network's own maps, unrelated surroundings leave plain Poisson cloning."""
+    generator = scrambled(64)
+    for parameter in generator.affine.parameters():
+        parameter.data.zero_()
+    inputs = contract_inputs(4, 64, related=False)
+    assert torch.equal(generator(*inputs), inputs[2])
+    related = contract_inputs(4, 64)
+    assert not torch.equal(generator(*related), related[2])
 
 
 def test_corrector_keeps_grey_grey() -> None:
@@ -119,7 +134,7 @@ def test_corrector_finds_an_affine_light_change() -> None:
     """Surroundings that show the change exactly, full trust: the closed form alone restores the object."""
     torch.manual_seed(0)
     generator = ColorCorrector(64, 8)
-    generator.trust.bias.data.fill_(1)
+    generator.trust.bias.data[0] = 1
     smooth = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8), size=(64, 64), mode="bicubic")
     source = smooth.clamp(0, 1)
     target = source * torch.tensor([0.9, 0.6, 0.4]).view(1, 3, 1, 1) + 0.05
@@ -152,9 +167,7 @@ def test_ridge_solve_against_linalg() -> None:
     torch.manual_seed(0)
     a = torch.randn(5, 19, 40, dtype=torch.float64)
     gram, moment = a @ a.mT + 1e-3 * torch.eye(19), torch.randn(5, 19, 3, dtype=torch.float64)
-    torch.testing.assert_close(
-        ridge_solve(gram, moment), torch.linalg.solve(gram, moment), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(ridge_solve(gram, moment), torch.linalg.solve(gram, moment), rtol=1e-9, atol=1e-9)
 
 
 def test_dirichlet_correction_removes_constants_and_keeps_the_edge() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from gpgan.nn import train as training
-from gpgan.nn.train import DEFAULT, PAPER, TrainConfig, build_generator, critic_steps_at, load_best, train
+from gpgan.nn.train import DEFAULT, PAPER, TrainConfig, build_generator, critic_steps_at, load_run, train
 
 
 def small(photos: Path, run: Path, **changes: object) -> TrainConfig:
@@ -93,13 +94,13 @@ def test_config_refuses(change: dict, message: str) -> None:
 
 @pytest.mark.parametrize("recipe", [small, paper])
 def test_train_resumes_bit_for_bit(photos: Path, tmp_path: Path, recipe: object) -> None:
-    """2n steps are n steps, a stop, and n steps more. A constant rate, as a cosine depends on the last step."""
-    whole = recipe(photos, tmp_path / "whole", schedule="constant")
-    half = recipe(photos, tmp_path / "half", schedule="constant", steps=whole.steps // 2)
+    """2n steps are n steps, a stop and n steps more."""
+    whole = recipe(photos, tmp_path / "whole")
+    half = recipe(photos, tmp_path / "half", stop=whole.steps // 2)
     train(whole, progress=False)
     train(half, progress=False)
     assert checkpoint(tmp_path / "half")["step"] == whole.steps // 2
-    train(replace(half, steps=whole.steps), progress=False)
+    train(replace(half, stop=None), progress=False)
     assert states_equal(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "half"))
 
 
@@ -161,13 +162,17 @@ def test_train_logs_and_keeps_the_best(photos: Path, tmp_path: Path) -> None:
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == [3, 6, 9]
     assert {"loss", "critic", "psnr", "gain_related", "gain_unrelated", "worst_tenth"} <= log[0].keys()
-    generator, config = load_best(tmp_path)
+    generator, config = load_run(tmp_path)
     assert config == small(photos, tmp_path, steps=9)
     assert not generator.training
     best = max(log, key=lambda entry: entry["psnr"])
     assert torch.load(tmp_path / "best.pt", weights_only=True)["step"] == best["step"]
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        load_best(tmp_path / "nowhere")
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="which must be 'best' or 'last', but is 'first'"):
+        load_run(tmp_path, "first")
+    last, _ = load_run(tmp_path, "last")
+    assert states_equal(last.state_dict(), checkpoint(tmp_path)["average"])
 
 
 def test_train_without_critic_learns(photos: Path, tmp_path: Path) -> None:
@@ -177,11 +182,10 @@ def test_train_without_critic_learns(photos: Path, tmp_path: Path) -> None:
     assert "critic" not in json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     samples, _ = training._datasets(config, tmp_path)
     batch = training.unpack(torch.stack([samples[i] for i in range(16)]))
-    generator, _ = load_best(tmp_path)
+    generator, _ = load_run(tmp_path)
     with torch.no_grad():
         errors = [
-            training._reconstruction(config, image, batch.target, batch.mask)
-            for image in (generator(*batch.inputs), batch.harmonized)
+            training._reconstruction(config, image, batch) for image in (generator(*batch.inputs), batch.harmonized)
         ]
     assert errors[0] < errors[1]
 
