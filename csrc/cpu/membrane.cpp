@@ -33,7 +33,7 @@ struct Grid {
   std::vector<float> right;  // weight of the edge to (y, x + 1); empty on the finest grid
   std::vector<float> below;  // weight of the edge to (y + 1, x); likewise
   std::vector<float> diagonal, inverse_diagonal;
-  std::vector<float> x, b, r;  // of the multigrid cycle
+  std::vector<float> x, b, r;  // of the multigrid cycle; the finest b is conjugate gradients' residual
 
   Grid(std::int64_t height_, std::int64_t width_, bool finest_) : height(height_), width(width_), finest(finest_) {
     for (std::vector<float>* v : {&diagonal, &inverse_diagonal, &x, &b, &r}) v->assign(size(), 0.0F);
@@ -68,69 +68,80 @@ double sum_rows(const Grid& grid, int threads, Body body) {
   return total;
 }
 
-// The weighted sum of a pixel's neighbours, as a function of its index: A x = diagonal x - neighbours(x).
-template <typename Body>
-auto with_neighbours(const Grid& grid, const std::vector<float>& x, Body body) {
-  const float* v = x.data();
+// The weighted sum of a pixel's neighbours, as a function of its index: A x = diagonal x - neighbours(x). `value` gives
+// x at an index.
+template <typename Value, typename Body>
+auto with_neighbours(const Grid& grid, Value value, Body body) {
   const std::int64_t stride = grid.stride();
   if (grid.finest) {
-    return body([=](std::int64_t i) { return (v[i - 1] + v[i + 1]) + (v[i - stride] + v[i + stride]); });
+    return body(
+        [=](std::int64_t i) { return (value(i - 1) + value(i + 1)) + (value(i - stride) + value(i + stride)); });
   }
   const float* right = grid.right.data();
   const float* below = grid.below.data();
   return body([=](std::int64_t i) {
-    return (right[i] * v[i + 1] + right[i - 1] * v[i - 1]) +
-           (below[i] * v[i + stride] + below[i - stride] * v[i - stride]);
+    return (right[i] * value(i + 1) + right[i - 1] * value(i - 1)) +
+           (below[i] * value(i + stride) + below[i - stride] * value(i - stride));
   });
 }
 
-// out = x + kJacobi D^-1 (b - A x). D^-1 D x is x, outside too, where both are 0.
-void smooth(const Grid& grid, const std::vector<float>& x, std::vector<float>& out, int threads) {
+auto values(const std::vector<float>& x) {
+  return [v = x.data()](std::int64_t i) { return v[i]; };
+}
+
+// out = x + kJacobi D^-1 (b - A x), for any x. D^-1 D x is x, outside too, where both are 0.
+template <typename Value>
+void smooth(const Grid& grid, Value x, std::vector<float>& out, int threads) {
   with_neighbours(grid, x, [&](auto neighbours) {
-    const float* v = x.data();
     const float* b = grid.b.data();
     const float* inverse = grid.inverse_diagonal.data();
     float* to = out.data();
     for_rows(grid, threads, [=](std::int64_t begin, std::int64_t end) {
       GPGAN_INDEPENDENT_LOOP
       for (std::int64_t i = begin; i < end; ++i) {
-        to[i] = (1 - kJacobi) * v[i] + kJacobi * inverse[i] * (b[i] + neighbours(i));
+        to[i] = (1 - kJacobi) * x(i) + kJacobi * inverse[i] * (b[i] + neighbours(i));
       }
     });
   });
 }
 
-// out = b - A x inside, 0 outside. `out` may be b.
-void residual(const Grid& grid, const std::vector<float>& b, const std::vector<float>& x, std::vector<float>& out,
-              int threads) {
-  with_neighbours(grid, x, [&](auto neighbours) {
-    const float* v = x.data();
-    const float* from = b.data();
-    const float* diagonal = grid.diagonal.data();
-    float* to = out.data();
-    for_rows(grid, threads, [=](std::int64_t begin, std::int64_t end) {
-      GPGAN_INDEPENDENT_LOOP
-      for (std::int64_t i = begin; i < end; ++i) {
-        const float value = from[i] + neighbours(i) - diagonal[i] * v[i];  // apart, or g++ keeps the branch
-        to[i] = diagonal[i] > 0 ? value : 0;
-      }
-    });
-  });
+// grid.x = two steps of smoothing from 0. The first of them is only kJacobi D^-1 b, made where it is read.
+void smooth_twice_from_zero(Grid& grid, int threads) {
+  const float* b = grid.b.data();
+  const float* inverse = grid.inverse_diagonal.data();
+  smooth(
+      grid, [=](std::int64_t i) { return kJacobi * inverse[i] * b[i]; }, grid.x, threads);
 }
 
-// Sums over 2 x 2 pixels, the transpose of the constant prolongation. The frame adds its zeros to an odd last column.
-void restrict_sums(const Grid& fine, const std::vector<float>& from, const Grid& coarse, std::vector<float>& out,
-                   int threads) {
-  parallel_for(coarse.height, 4 * coarse.width, threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t y = begin; y < end; ++y) {
-      const float* above = from.data() + fine.at(2 * y, 0);
-      const float* below = above + (2 * y + 1 < fine.height ? fine.stride() : 0);
-      const float both = 2 * y + 1 < fine.height ? 1.0F : 0.0F;
-      float* to = out.data() + coarse.at(y, 0);
-      for (std::int64_t x = 0; x < coarse.width; ++x) {
-        to[x] = (above[2 * x] + above[2 * x + 1]) + both * (below[2 * x] + below[2 * x + 1]);
+// coarse.b = the residual b - A x summed over 2 x 2 pixels, the transpose of the constant prolongation. The frame adds
+// its zeros to an odd last row or column.
+void restrict_residual(const Grid& fine, Grid& coarse, int threads) {
+  with_neighbours(fine, values(fine.x), [&](auto neighbours) {
+    const float* x = fine.x.data();
+    const float* b = fine.b.data();
+    const float* diagonal = fine.diagonal.data();
+    parallel_for(coarse.height, 8 * coarse.width, threads, [&](std::int64_t first, std::int64_t last) {
+      std::vector<float> memory(static_cast<std::size_t>(2 * coarse.width));
+      float* row = memory.data();
+      for (std::int64_t y = first; y < last; ++y) {
+        float* to = coarse.b.data() + coarse.at(y, 0);
+        for (const std::int64_t fine_y : {2 * y, 2 * y + 1}) {
+          const std::int64_t begin = fine.at(fine_y, 0);
+          GPGAN_INDEPENDENT_LOOP
+          for (std::int64_t i = 0; i < fine.width; ++i) {
+            const std::int64_t at = begin + i;
+            const float value = b[at] + neighbours(at) - diagonal[at] * x[at];  // apart, or g++ keeps a branch
+            row[i] = diagonal[at] > 0 ? value : 0;
+          }
+          if (fine_y == 2 * y) {
+            for (std::int64_t i = 0; i < coarse.width; ++i) to[i] = row[2 * i] + row[2 * i + 1];
+          } else {
+            for (std::int64_t i = 0; i < coarse.width; ++i) to[i] += row[2 * i] + row[2 * i + 1];
+          }
+          if (2 * y + 1 == fine.height) break;
+        }
       }
-    }
+    });
   });
 }
 
@@ -183,13 +194,13 @@ class Membrane {
     grid.invert_diagonal();
     while (std::max(levels_.back().height, levels_.back().width) > kCoarsest)
       levels_.push_back(coarsen(levels_.back()));
-    for (std::vector<float>* v : {&solution_, &right_side_, &residual_, &direction_, &product_})
+    for (std::vector<float>* v : {&solution_, &right_side_, &direction_, &product_})
       v->assign(levels_.front().size(), 0.0F);
   }
 
   // One channel, in place: w is added to the difference inside.
   void solve(const Planes& difference, const Planes& mask) {
-    const Grid& grid = levels_.front();
+    Grid& grid = levels_.front();
     for_rows(grid, threads_, [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t width = mask.size.width;
       const std::int64_t y = begin / grid.stride() - 1 + top_;
@@ -205,7 +216,7 @@ class Membrane {
           if (y + 1 < mask.size.height && !(m[x + width] > 0)) seam -= d[x + width];
         }
         right_side_[i] = seam;
-        residual_[i] = seam;
+        grid.b[i] = seam;
         solution_[i] = 0;
       }
     });
@@ -215,7 +226,7 @@ class Membrane {
     conjugate_gradients(kFirstTolerance);
     for (int round = 0; round < kMaxRounds; ++round) {
       true_residual();
-      if (conjugate_gradients(kTolerance) <= 1) break;
+      if (conjugate_gradients(kTolerance) <= 2) break;
     }
     for_rows(grid, threads_, [&](std::int64_t begin, std::int64_t end) {
       float* d = difference.row(begin / grid.stride() - 1 + top_) + left_;
@@ -261,9 +272,9 @@ class Membrane {
     return coarse;
   }
 
-  // residual_ = right_side_ - A solution_, in double.
+  // grid.b = right_side_ - A solution_, in double.
   void true_residual() {
-    const Grid& grid = levels_.front();
+    Grid& grid = levels_.front();
     for_rows(grid, threads_, [&](std::int64_t begin, std::int64_t end) {
       const float* x = solution_.data();
       const std::int64_t stride = grid.stride();
@@ -271,22 +282,21 @@ class Membrane {
         const double neighbours =
             (static_cast<double>(x[i - 1]) + x[i + 1]) + (static_cast<double>(x[i - stride]) + x[i + stride]);
         const double value = right_side_[i] + neighbours - static_cast<double>(grid.diagonal[i]) * x[i];
-        residual_[i] = grid.diagonal[i] > 0 ? static_cast<float>(value) : 0;
+        grid.b[i] = grid.diagonal[i] > 0 ? static_cast<float>(value) : 0;
       }
     });
   }
 
-  // Improves solution_ until a step changes little; returns how many steps that took.
+  // Improves solution_, whose residual is the finest b, until a step changes little; returns how many steps that took.
   int conjugate_gradients(float tolerance) {
     Grid& grid = levels_.front();
     double old_product = 0;
     int step = 0;
     while (step < kMaxSteps) {
       ++step;
-      std::copy(residual_.begin(), residual_.end(), grid.b.begin());
       cycle(0);
       const double product = sum_rows(grid, threads_, [&](std::int64_t begin, std::int64_t end) {
-        return dot(residual_.data() + begin, grid.x.data() + begin, end - begin);
+        return dot(grid.b.data() + begin, grid.x.data() + begin, end - begin);
       });
       if (!(product > 0)) break;
       const auto beta = static_cast<float>(step == 1 ? 0.0 : product / old_product);
@@ -301,7 +311,7 @@ class Membrane {
           for (std::int64_t i = begin; i < end; ++i) p[i] = z[i] + beta * p[i];
         }
       });
-      const double energy = with_neighbours(grid, direction_, [&](auto neighbours) {
+      const double energy = with_neighbours(grid, values(direction_), [&](auto neighbours) {
         return sum_rows(grid, threads_, [&, neighbours](std::int64_t begin, std::int64_t end) {
           const float* p = direction_.data();
           const float* diagonal = grid.diagonal.data();
@@ -321,7 +331,7 @@ class Membrane {
         const float* p = direction_.data();
         const float* q = product_.data();
         float* x = solution_.data();
-        float* r = residual_.data();
+        float* r = grid.b.data();
         float most = 0;
         GPGAN_INDEPENDENT_LOOP
         for (std::int64_t i = begin; i < end; ++i) {
@@ -339,30 +349,27 @@ class Membrane {
   // grid.x = an approximate, symmetric inverse of A times grid.b: as many Jacobi steps after the coarse grid as before.
   void cycle(std::size_t level) {
     Grid& grid = levels_[level];
-    for_rows(grid, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) grid.r[i] = kJacobi * grid.inverse_diagonal[i] * grid.b[i];
-    });
-    smooth(grid, grid.r, grid.x, threads_);
+    smooth_twice_from_zero(grid, threads_);
     if (level + 1 < levels_.size()) {
       Grid& coarse = levels_[level + 1];
-      residual(grid, grid.b, grid.x, grid.r, threads_);
-      restrict_sums(grid, grid.r, coarse, coarse.b, threads_);
+      restrict_residual(grid, coarse, threads_);
       cycle(level + 1);
       add_prolongation(coarse, coarse.x, grid, grid.x, threads_);
     } else {
-      for (int i = 0; i < 8; ++i) {
-        smooth(grid, grid.x, grid.r, threads_);
-        smooth(grid, grid.r, grid.x, threads_);
-      }
+      for (int i = 0; i < 8; ++i) smooth_twice(grid);
     }
-    smooth(grid, grid.x, grid.r, threads_);
-    smooth(grid, grid.r, grid.x, threads_);
+    smooth_twice(grid);
+  }
+
+  void smooth_twice(Grid& grid) const {
+    smooth(grid, values(grid.x), grid.r, threads_);
+    smooth(grid, values(grid.r), grid.x, threads_);
   }
 
   std::int64_t top_, left_;
   int threads_;
   std::vector<Grid> levels_;  // finest first
-  std::vector<float> solution_, right_side_, residual_, direction_, product_;
+  std::vector<float> solution_, right_side_, direction_, product_;
 };
 
 }  // namespace
