@@ -191,8 +191,6 @@ def test_train_without_critic_learns(photos: Path, tmp_path: Path) -> None:
 
 
 def test_train_tensorboard_and_progress(photos: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tqdm")
-    pytest.importorskip("tensorboard")
     train(small(photos, tmp_path, steps=3), tensorboard=True)
     assert list(tmp_path.glob("events.out.tfevents*"))
 

@@ -85,6 +85,8 @@ class TrainConfig:
         step, otherwise `critic_steps`.
     learning_rate, critic_learning_rate, beta1, weight_decay
         Adam; decoupled weight decay of the generator.
+    gradient_norm : float or None
+        The generator's gradient is scaled down to this norm where it is larger; None leaves it alone.
     schedule : str
         ``"constant"``, or ``"cosine"``: a short linear start, then to 0 at the last step.
     batch_size, epochs, steps, stop
@@ -131,6 +133,7 @@ class TrainConfig:
     critic_learning_rate: float = 0.0002
     beta1: float = 0.5
     weight_decay: float = 0.0
+    gradient_norm: float | None = None
     schedule: str = "constant"
     batch_size: int = 64
     epochs: int = 25
@@ -172,8 +175,8 @@ PAPER = TrainConfig(run="runs/paper", scenes="data/aligned")
 DEFAULT = TrainConfig(
     run="runs/default", scenes="data/aligned", pairs=32_000, pool=True, augment=True, centred_square=False,
     membrane=True, crops=True, architecture="color-corrector", width=24, critic_width=16, loss="decibel",
-    critic_steps=1, critic_boost=1, learning_rate=0.0007, beta1=0.9, weight_decay=0.05, schedule="cosine",
-    steps=3_200, stop=1_200, batch_size=32, validate_every=200, average=0.999,
+    critic_steps=1, critic_boost=1, learning_rate=0.0007, beta1=0.9, weight_decay=0.05, gradient_norm=10.0,
+    schedule="cosine", steps=3_200, stop=1_200, batch_size=32, validate_every=200, average=0.999,
 )  # fmt: skip
 
 
@@ -307,7 +310,8 @@ def train(config: TrainConfig, *, progress: bool = True, tensorboard: bool = Fal
             loss = loss - (1 - config.reconstruction) * critic(fake).mean()
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(generator.parameters(), 10.0)
+        if config.gradient_norm is not None:
+            nn.utils.clip_grad_norm_(generator.parameters(), config.gradient_norm)
         adam.step()
         step += 1
         _update_average(average, generator, min(config.average, step / (step + 10)))
