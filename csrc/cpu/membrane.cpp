@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kMaxSteps = 200;
 // Conjugate gradients stop when a step changes no pixel by more than this; the first run, whose residual drifts,
-// sooner. The whole stops when the first step on a true residual does: a fortieth of a level of 255.
+// sooner. The whole stops when one of the first two steps on a true residual does: a fortieth of a level of 255.
 constexpr float kTolerance = 1e-4F;
 constexpr float kFirstTolerance = 1e-3F;
 constexpr int kMaxRounds = 10;
@@ -266,8 +266,8 @@ class Membrane {
         }
       }
     }
-    // Rounding must not leave a tiny diagonal on an aggregate that nothing holds.
-    for (float& d : coarse.diagonal) d = d > 1e-3F ? d : 0;
+    // All of these are small multiples of one power of two, so that the differences above are exact: an aggregate that
+    // nothing holds has diagonal 0 and not a rounding error, and along a strip small ones are meant.
     coarse.invert_diagonal();
     return coarse;
   }
