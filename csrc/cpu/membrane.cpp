@@ -113,8 +113,8 @@ void smooth_twice_from_zero(Grid& grid, int threads) {
       grid, [=](std::int64_t i) { return kJacobi * inverse[i] * b[i]; }, grid.x, threads);
 }
 
-// coarse.b = the residual b - A x summed over 2 x 2 pixels, the transpose of the constant prolongation. The frame adds
-// its zeros to an odd last row or column.
+// coarse.b = the residual b - A x summed over 2 x 2 pixels, the transpose of the constant prolongation. A last row
+// or column of an odd count stands alone: the row buffer's end stays 0.
 void restrict_residual(const Grid& fine, Grid& coarse, int threads) {
   with_neighbours(fine, values(fine.x), [&](auto neighbours) {
     const float* x = fine.x.data();

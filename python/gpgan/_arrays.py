@@ -99,11 +99,16 @@ class Picture:
     @property
     def colors(self) -> int:
         """Channels that are no alpha: 1 or 3."""
-        return 3 if self.pixels.shape[3] >= 3 else 1
+        return color_count(self.pixels.shape[3])
 
     @property
     def has_alpha(self) -> bool:
         return bool(self.pixels.shape[3] > self.colors)
+
+
+def color_count(channels: int) -> int:
+    """How many of 1 to 4 channels are colours: the second and the fourth are alpha."""
+    return 3 if channels >= 3 else 1
 
 
 def core_readable(pixels: Pixels) -> Pixels:

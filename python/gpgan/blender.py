@@ -72,7 +72,7 @@ class Blender:
         if mode is None:
             raise TypeError("mode: expected str, got NoneType (None)")
         self._shape = (sides[0], sides[1])
-        self._colors = None if len(sides) == 2 else 3 if sides[2] >= 3 else 1
+        self._colors = None if len(sides) == 2 else _arrays.color_count(sides[2])
         said = _core.options(_of_type("mode", mode, str))
         self._options = {
             "color_weight": _of_type("color_weight", color_weight, float, said["color_weight"]),
@@ -160,8 +160,8 @@ class Blender:
         lowres: _arrays.Pixels | None,
         out: _arrays.Pixels,
     ) -> None:
-        colors = 3 if targets.shape[3] >= 3 else 1
-        core = self._plan(colors, self._image_size if lowres is None else lowres.shape[1])
+        image_size = self._image_size if lowres is None else lowres.shape[1]
+        core = self._plan(_arrays.color_count(targets.shape[3]), image_size)
         for i in range(len(targets)):
             self._blend_one(
                 core,
@@ -183,7 +183,7 @@ class Blender:
         lowres: _arrays.Pixels | None,
         out: _arrays.Pixels,
     ) -> None:
-        colors = slice(0, 3 if target.shape[2] >= 3 else 1)
+        colors = slice(0, _arrays.color_count(target.shape[2]))
         # Kept in a name until finish: the core looks at the target's memory again there.
         readable = _arrays.core_readable(target[..., colors])
         inputs = core.prepare(_arrays.core_readable(source), readable, mask, offset)
