@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +82,16 @@ def native_blend(
     out = np.empty_like(target)
     core.finish(None if lowres is None else lowres.astype(np.float32), out)
     return out
+
+
+def cmake_build(source: Path, build: Path, *definitions: str) -> None:
+    """Configure and build a CMake project against the installed gpgan."""
+    # CMake and Ninja may come from pip, and pytest from an environment that is not activated.
+    tools = os.environ | {"PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]}
+    definitions = (f"-Dgpgan_ROOT={gpgan.cmake_prefix()}", *definitions)
+    for command in (["-G", "Ninja", "-S", source, "-B", build, *definitions], ["--build", build]):
+        done = subprocess.run(["cmake", *command], capture_output=True, text=True, timeout=600, env=tools)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture

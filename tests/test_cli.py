@@ -529,6 +529,25 @@ def test_help_and_version(run: Run) -> None:
         assert f"--{option}" in text
 
 
+def test_help_of_training(run: Run) -> None:
+    text = run("train", "--help").out
+    for option in ("run", "scenes", "config", "photos", "masks", "held-out", "held-out-masks", "exclude", "set",
+                   "tensorboard", "json"):  # fmt: skip
+        assert f"--{option}" in text
+    text = run("export", "--help").out
+    for option in ("output", "which", "image-size", "training-data", "opset", "json"):
+        assert f"--{option}" in text
+
+
+def test_info_of_a_file(run: Run, tmp_path: Path) -> None:
+    shipped = Path(gpgan.__file__).parent / "weights" / "default.pt"
+    said = json.loads(run("info", shipped, "--json").out)
+    assert said == gpgan.load_generator("default").metadata | {"bytes": shipped.stat().st_size}
+    (tmp_path / "none.pt").write_bytes(b"PK\x03\x04 no archive")
+    assert_refused(run("info", tmp_path / "none.pt"), tmp_path, "GENERATOR", "none.pt")
+    assert_refused(run("info", tmp_path / "nowhere.pt"), tmp_path, "nowhere.pt")
+
+
 def process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", f"import sys; from gpgan.cli import app; {code}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -550,5 +569,15 @@ def test_process_sample_with_the_shipped_generator(tmp_path: Path) -> None:
 
 
 def test_process_without_torch() -> None:
-    done = process("app(['info'], standalone_mode=False); assert 'torch' not in sys.modules")
-    assert (done.returncode, done.stderr) == (0, "")
+    shipped = Path(gpgan.__file__).parent / "weights" / "default.pt"
+    for arguments in (["info"], ["info", str(shipped)], ["train", "--help"], ["export", "--help"]):
+        code = f"app({arguments}, standalone_mode=False); assert 'torch' not in sys.modules"
+        done = process(code)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_process_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "gpgan", "mend"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("gpgan: error: ")
+    assert done.stderr.count("\n") == 1

@@ -1,13 +1,12 @@
 """The package as it is installed: what importing it costs, and its C++ library in somebody else's project."""
 
-import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
+from conftest import cmake_build
 from numpy.testing import assert_array_equal
 
 import gpgan
@@ -57,18 +56,10 @@ def draw(height: int, width: int, channels: int, a: int, b: int, c: int) -> np.n
 
 
 def test_consumer_project_builds_and_blends_as_python_does(tmp_path):
-    # CMake and Ninja may come from pip, and pytest from an environment that is not activated.
-    tools = os.environ | {"PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]}
     shutil.copytree(CONSUMER, tmp_path / "source")
-    build = tmp_path / "build"
-    for command in (
-        ["cmake", "-G", "Ninja", "-S", tmp_path / "source", "-B", build, f"-Dgpgan_ROOT={gpgan.cmake_prefix()}"],
-        ["cmake", "--build", build],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=tools)
-        assert done.returncode == 0, done.stdout + done.stderr
+    cmake_build(tmp_path / "source", tmp_path / "build")
     out = tmp_path / "out.raw"
-    done = subprocess.run([build / "consume", out], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([tmp_path / "build" / "consume", out], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith("sigma: expected a number above 0")

@@ -1,10 +1,11 @@
-"""The command line: ``gpgan blend`` and ``gpgan info``.
+"""The command line: ``gpgan blend``, ``train``, ``export`` and ``info``.
 
 Bad input ends with exit code 2 and one line on stderr, never with a traceback.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -37,7 +38,8 @@ class _OneLineErrors(TyperGroup):
         except Exception as error:
             # Usage errors have this method; their class is typer's or click's, by typer's version.
             message = error.format_message() if hasattr(error, "format_message") else str(error)
-            if not (hasattr(error, "format_message") or isinstance(error, (OSError, TypeError, ValueError))):
+            expected = (ImportError, OSError, TypeError, ValueError)
+            if not (hasattr(error, "format_message") or isinstance(error, expected)):
                 raise
             typer.echo(f"gpgan: error: {' '.join(message.split())}", err=True)
             code = 2
@@ -184,13 +186,121 @@ def blend(
         }  # fmt: skip
         typer.echo(json.dumps(report, default=os.fspath))
     else:
-        name = os.fsencode(output).decode(errors="replace")
-        typer.echo(f"{name}: height {result.height}, width {result.width}, {seconds:.2f} s")
+        typer.echo(f"{_printable(output)}: height {result.height}, width {result.width}, {seconds:.2f} s")
+
+
+@app.command(short_help="Train a generator, or continue a run.")
+def train(
+    *,
+    run: Annotated[
+        Path | None,
+        # Some versions of torchrun take --run for an abbreviation of their own --run-path.
+        typer.Option("--run", "-o", metavar="DIR", help="Folder of the run; one that is there is continued."),
+    ] = None,
+    scenes: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Aligned photos: ROOT/<camera>/*.jpg.", show_default=False)
+    ] = None,
+    config: Annotated[
+        str, typer.Option(metavar="default|paper|FILE.json", help="The recipe; a run's own is in its config.json.")
+    ] = "default",
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Single photos, to simulate other lights on; may be repeated."),
+    ] = None,
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Drawn masks, as images or LabelMe annotations; may be repeated."),
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(metavar="CAMERA", help="A camera for validation only; may be repeated.")
+    ] = None,
+    held_out_masks: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="ROOT/<camera>/*: drawn masks for the held-out cameras.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="CAMERA", help="A camera to leave alone; may be repeated.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of gpgan.nn.config.TrainConfig."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars and pictures for TensorBoard to the run's folder.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="No progress bar; print one JSON object.")] = False,
+) -> None:
+    """Train a generator on aligned photos and simulated pairs, or continue a run.
+
+    The same command again continues a run that was stopped. `torchrun --nproc-per-node N -m gpgan train -o DIR ...`
+    trains in N processes that share each batch. Needs what `pip install 'gpgan[train]'` brings.
+    """
+    from gpgan.nn.config import RECIPES, read_config, with_settings
+
+    settings = dict(_setting(text) for text in set_ or [])
+    recipe = with_settings(read_config(config), settings)
+    given: dict[str, Any] = {
+        "run": run and os.fspath(run), "scenes": scenes and os.fspath(scenes), "photos": _texts(photos),
+        "masks": _texts(masks), "held_out": _texts(held_out), "exclude": _texts(exclude),
+        "held_out_masks": held_out_masks and os.fspath(held_out_masks),
+    }  # fmt: skip
+    for name in ("run", "scenes"):
+        if config in RECIPES and given[name] is None and name not in settings:
+            raise ValueError(f"--{name}: expected a folder")
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    best = _trained(recipe, tensorboard=tensorboard, progress=not as_json)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of several processes says it
+    log = (Path(recipe.run) / "log.jsonl").read_text().splitlines()
+    last: dict[str, Any] = json.loads(log[-1]) if log else {"step": 0}
+    if as_json:
+        typer.echo(json.dumps({"run": recipe.run, "best": os.fspath(best)} | last))
+    else:
+        numbers = "".join(f", {key} {last[key]:.4g}" for key in ("loss", "psnr", "gain") if key in last)
+        typer.echo(f"{_printable(best)}: the best of {last['step']} steps; the last:{numbers[1:]}")
+
+
+@app.command(short_help="Write a run's generator to a file.")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")],
+    *,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="TorchScript, or ONNX where it ends in .onnx."),
+    ],
+    which: Annotated[
+        str, typer.Option(metavar="best|last", help="The best on the held-out cameras, or the last.")
+    ] = "best",
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="S, where it is not the one that was trained.")
+    ] = None,
+    training_data: Annotated[str, typer.Option(metavar="TEXT", help="What the file is to say of it.")] = "not stated",
+    opset: Annotated[int | None, typer.Option(metavar="NUMBER", help="Of ONNX.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write the generator of RUN as a file for `gpgan blend --generator`, or as ONNX."""
+    if not run.is_dir():
+        raise FileNotFoundError(f"RUN: no folder of a run at {os.fspath(run)!r}")
+    from gpgan.nn.export import export_run
+
+    path = export_run(run, output, which=which, image_size=image_size, training_data=training_data, opset=opset)
+    size = path.stat().st_size
+    if as_json:
+        typer.echo(json.dumps({"output": os.fspath(path), "bytes": size}))
+    else:
+        typer.echo(f"{_printable(path)}: {size} bytes")
 
 
 @app.command()
-def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Say what this installation is and has."""
+def info(
+    file: Annotated[Path | None, typer.Argument(metavar="[GENERATOR]", help="A TorchScript file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what this installation is and has, or what a generator's file says of itself."""
+    if file is not None:
+        said = _generator_facts(file)
+        lines = [f"{key.replace('_', ' '):<16} {value}" for key, value in said.items()]
+        typer.echo(json.dumps(said) if as_json else "\n".join(lines))
+        return
     try:
         cmake_prefix = gpgan.cmake_prefix()
     except FileNotFoundError:
@@ -206,7 +316,11 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
         "pixel limit": gpgan.max_pixels(),
         "CMake prefix": cmake_prefix,
     }
-    generators = {name: _generator_facts(_FOLDER / "weights" / f"{name}.pt") for name in gpgan.generators()}
+    shown = ("image_size", "architecture", "training_data", "bytes")
+    generators = {}
+    for name in gpgan.generators():
+        said = _generator_facts(_FOLDER / "weights" / f"{name}.pt")
+        generators[name] = {key: said[key] for key in shown}
     if as_json:
         keys = {name.replace(" ", "_").lower(): value for name, value in facts.items()}
         typer.echo(json.dumps(keys | {"generators": generators}))
@@ -219,6 +333,34 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
             typer.echo(f"  {key.replace('_', ' '):<14} {value}")
 
 
+def _trained(recipe: Any, *, tensorboard: bool, progress: bool) -> Path:
+    """Train; Ctrl-C becomes one line."""
+    try:
+        from gpgan.nn.train import train
+
+        return train(recipe, progress=progress, tensorboard=tensorboard)
+    except KeyboardInterrupt:
+        run = _printable(Path(recipe.run))
+        typer.echo(f"\ngpgan: stopped; the same command continues {run} from its last checkpoint", err=True)
+        raise typer.Exit(130) from None
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set: expected FIELD=VALUE, got {text!r}")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def _texts(values: list[Any] | None) -> tuple[str, ...] | None:
+    """What was given, or None where nothing was."""
+    return tuple(os.fspath(value) for value in values) if values else None
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path).decode(errors="replace")
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -227,9 +369,11 @@ def _version(package: str) -> str | None:
 
 
 def _generator_facts(path: Path) -> dict[str, Any]:
-    """What a shipped TorchScript file says of itself, without torch, whose import takes seconds."""
-    with zipfile.ZipFile(path) as archive:
-        member = next(name for name in archive.namelist() if name.endswith("/extra/gpgan.json"))
-        said = json.loads(archive.read(member))
-    keys = ("image_size", "architecture", "training_data")
-    return {key: said[key] for key in keys} | {"bytes": path.stat().st_size}
+    """What a TorchScript file says of itself, without torch, whose import takes seconds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("/extra/gpgan.json"))
+            said: dict[str, Any] = json.loads(archive.read(member))
+    except (zipfile.BadZipFile, StopIteration, ValueError):
+        raise ValueError(f"GENERATOR: expected a TorchScript file by gpgan export, got {os.fspath(path)!r}") from None
+    return said | {"bytes": path.stat().st_size}

@@ -1,14 +1,28 @@
 """The loop: the paper's figures, resuming bit for bit, the critic's clip and schedule."""
 
 import json
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
+from gpgan.nn import model
 from gpgan.nn import train as training
+from gpgan.nn._precision import layers_in, resolve
+from gpgan.nn._run_folder import read_log, shorten_log
+from gpgan.nn.model import BlendingGAN, Critic
 from gpgan.nn.train import DEFAULT, PAPER, TrainConfig, build_generator, critic_steps_at, load_run, train
+
+from .test_model import contract_inputs, scrambled
 
 
 def small(photos: Path, run: Path, **changes: object) -> TrainConfig:
@@ -85,6 +99,11 @@ def test_critic_steps_without_a_critic() -> None:
         ({"schedule": "step"}, "schedule must be one of"),
         ({"pairs": 0}, "pairs must be at least 1, but is 0"),
         ({"reconstruction": 2.0}, r"reconstruction must lie in \[0, 1\], but is 2.0"),
+        ({"beta1": 1.0}, r"beta1 must lie in \[0, 1\), but is 1.0"),
+        ({"clip": 0.0}, "clip must be above 0, but is 0.0"),
+        ({"seed": -1}, "seed must be at least 0, but is -1"),
+        ({"device": "tpu"}, "device must be cpu or cuda, but is 'tpu'"),
+        ({"validation_rows": 8}, "validation_rows must be at least 32, but is 8"),
     ],
 )
 def test_config_refuses(change: dict, message: str) -> None:
@@ -104,27 +123,62 @@ def test_train_resumes_bit_for_bit(photos: Path, tmp_path: Path, recipe: object)
     assert states_equal(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "half"))
 
 
-def test_train_survives_a_kill(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped between checkpoints, a run goes on from the last one and ends as if nothing had happened."""
-    config = small(photos, tmp_path / "run")
-    other = small(photos, tmp_path / "other")
-    train(other, progress=False)
+def contents(run: Path) -> dict[str, tuple[int, int]]:
+    """What is in the folder, to see it change."""
+    found = {}
+    for path in run.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed in the meantime
+            found[path.name] = (path.stat().st_mtime_ns, path.stat().st_size)
+    return found
 
-    validate, calls = training._validate, []
 
-    def killed(*args: object) -> dict:
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return validate(*args)
+def test_train_survives_kills(photos: Path, tmp_path: Path) -> None:
+    """SIGKILL after the 2nd, 7th, 12th ... change to the folder; each start goes on, and the end is the same."""
+    whole, killed = (
+        small(photos, tmp_path / name, steps=3, validate_every=1, threads=1) for name in ("whole", "killed")
+    )
+    train(whole, progress=False)
 
-    monkeypatch.setattr(training, "_validate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, progress=False)
-    assert checkpoint(tmp_path / "run")["step"] == 3
-    train(config, progress=False)
-    assert states_equal(checkpoint(tmp_path / "run"), checkpoint(tmp_path / "other"))
-    assert not list((tmp_path / "run").glob("*.part"))
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload(["gpgan.nn.train"])  # torch is imported once
+    run, kills = tmp_path / "killed", 0
+    while True:
+        process = start.Process(target=train, args=(killed,), kwargs={"progress": False})
+        process.start()
+        seen, changes = contents(run), 0
+        while process.is_alive() and changes < 2 + 5 * kills:
+            now = contents(run)
+            changes += now != seen
+            seen = now
+            time.sleep(0.001)
+        process.kill()
+        process.join(60)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+    assert kills >= 3
+    assert states_equal(checkpoint(tmp_path / "whole"), checkpoint(run))
+    names = {str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").rglob("*")}
+    assert names == {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert states_equal(*(torch.load(tmp_path / name / "best.pt") for name in ("whole", "killed")))
+    for name in ("pool.npy", "samples/000003.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (run / name).read_bytes()
+    logs = [read_log(tmp_path / name) for name in ("whole", "killed")]
+    for entries in logs:
+        assert [entry["step"] for entry in entries] == [1, 2, 3]
+        for entry in entries:
+            del entry["seconds"], entry["validation_seconds"]
+    assert logs[0] == logs[1]
+
+
+def test_log_after_a_kill(tmp_path: Path) -> None:
+    """What was logged after the checkpoint goes, and so does half a line."""
+    (tmp_path / "log.jsonl").write_text('{"step": 3}\n{"step": 6}\n{"step": 9}\n{"st')
+    shorten_log(tmp_path, 6)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 3}\n{"step": 6}\n'
+    shorten_log(tmp_path, 0)
+    assert read_log(tmp_path) == []
 
 
 def test_train_finished_does_nothing(photos: Path, tmp_path: Path) -> None:
@@ -136,16 +190,21 @@ def test_train_finished_does_nothing(photos: Path, tmp_path: Path) -> None:
 
 
 def test_train_refuses_another_configuration(photos: Path, tmp_path: Path) -> None:
-    train(small(photos, tmp_path), progress=False)
-    with pytest.raises(ValueError, match="another learning_rate"):
-        train(small(photos, tmp_path, learning_rate=0.5), progress=False)
+    config = small(photos, tmp_path)
+    train(config, progress=False)
+    for missing in ("", "checkpoint.pt"):  # its pool alone is another's as well
+        (tmp_path / missing).unlink() if missing else None
+        with pytest.raises(ValueError, match=r"holds a run with another held_out, learning_rate; expected an empty"):
+            train(replace(config, learning_rate=0.5, held_out=()), progress=False)
+    assert train(replace(config, threads=1, steps=4), progress=False).exists()
 
 
 def test_train_refuses_another_pool(photos: Path, tmp_path: Path) -> None:
-    train(small(photos, tmp_path), progress=False)
-    (tmp_path / "checkpoint.pt").unlink()
+    train(small(photos, tmp_path / "other"), progress=False)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other" / "pool.npy").rename(tmp_path / "run" / "pool.npy")
     with pytest.raises(ValueError, match=r"expected \(pairs, image_size\) = \(20, 32\), got \(16, 32\)"):
-        train(small(photos, tmp_path, pairs=20), progress=False)
+        train(small(photos, tmp_path / "run", pairs=20), progress=False)
 
 
 def test_train_clips_the_critic(photos: Path, tmp_path: Path) -> None:
@@ -190,9 +249,81 @@ def test_train_without_critic_learns(photos: Path, tmp_path: Path) -> None:
     assert errors[0] < errors[1]
 
 
-def test_train_tensorboard_and_progress(photos: Path, tmp_path: Path) -> None:
-    train(small(photos, tmp_path, steps=3), tensorboard=True)
-    assert list(tmp_path.glob("events.out.tfevents*"))
+def test_train_shows_its_progress(photos: Path, tmp_path: Path) -> None:
+    train(small(photos, tmp_path, steps=6), tensorboard=True)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("psnr")] == [3, 6]
+    assert [event.step for event in events.Images("held out")] == [3, 6]
+    with Image.open(tmp_path / "samples" / "000006.png") as samples, Image.open(tmp_path / "loss.png") as plot:
+        assert samples.size == (4 * 256, 4 * 192)
+        assert len(plot.getcolors(10**6)) > 10
+
+
+def test_train_without_held_out_scenes(photos: Path, tmp_path: Path) -> None:
+    """The best is then the one of the lowest loss."""
+    train(small(photos, tmp_path, held_out=(), pool=False, workers=1), progress=False)
+    log = read_log(tmp_path)
+    assert all("psnr" not in entry for entry in log)
+    best = min(log, key=lambda entry: entry["loss"])
+    assert torch.load(tmp_path / "best.pt")["step"] == best["step"]
+    assert (tmp_path / "loss.png").exists() and not (tmp_path / "samples").exists()
+
+
+@pytest.mark.parametrize("inputs", ["harmonized", "composite"])
+def test_inputs_ablation_sees_one_image(photos: Path, tmp_path: Path, inputs: str) -> None:
+    train(small(photos, tmp_path, inputs=inputs), progress=False)
+    generator, config = load_run(tmp_path)
+    assert config.inputs == inputs
+    composite, mask, harmonized, source = contract_inputs(2, 32)
+    shown = composite if inputs == "composite" else harmonized
+    with torch.no_grad():
+        colour = generator(composite, mask, harmonized, source)
+        assert torch.equal(build_generator(config)(composite, mask, harmonized, source), shown)
+        other = torch.rand_like(source)
+        seen = (composite, mask, other, other) if inputs == "composite" else (other, mask, harmonized, other)
+        assert torch.equal(generator(*seen), colour)
+        assert not torch.equal(generator(other, mask, other, source), colour)
+        torch.testing.assert_close(torch.jit.script(generator)(composite, mask, harmonized, source), colour)
+
+
+@pytest.mark.parametrize("network", [lambda: scrambled(32), lambda: BlendingGAN(32, 4, 8), lambda: Critic(32, 4)])
+def test_bfloat16_is_for_layers_alone(network: Callable[[], nn.Module]) -> None:
+    """Close to float32, float32 outside the layers, and the same weights under the same names."""
+    plain, layers = network(), network()
+    layers.load_state_dict(plain.state_dict())
+    layers_in(torch.bfloat16, layers)
+    inputs = contract_inputs(4, 32)
+    inputs = inputs[:1] if isinstance(plain, Critic) else inputs
+    a, b = plain(*inputs), layers(*inputs)
+    assert b.dtype == torch.float32 and not torch.equal(a, b)
+    assert (a - b).abs().max() < 0.05
+    b.sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in layers.parameters())
+    assert layers.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_bfloat16_leaves_the_regression_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, seen = scrambled(32), []
+    solve = model.ridge_solve
+    monkeypatch.setattr(model, "ridge_solve", lambda *args: seen.append({x.dtype for x in args}) or solve(*args))
+    layers_in(torch.bfloat16, generator)
+    generator(*contract_inputs(1, 32))
+    assert seen == [{torch.float32}] * 2
+
+
+def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert [resolve(name, cpu) for name in ("float32", "bfloat16")] == [torch.float32, torch.bfloat16]
+    for words, expected in {"flags : avx512f": torch.float32, "flags : fpu avx512_bf16 sse": torch.bfloat16}.items():
+        monkeypatch.setattr(Path, "read_text", lambda _, words=words: words)
+        assert resolve("auto", cpu) == expected
+
+    def missing(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert resolve("auto", cpu) == torch.float32
 
 
 def test_build_generator_follows_the_config() -> None:

@@ -1,13 +1,13 @@
 """Networks, training pairs, training and export of generators: the only part of gpgan that imports torch.
 
-Import what you need: ``gpgan.nn.model``, ``gpgan.nn.data``, ``gpgan.nn.train``, ``gpgan.nn.export``. The
-first and the last need torch alone, the other two the extra ``gpgan[train]``.
+Import what you need: ``gpgan.nn.model``, ``gpgan.nn.data``, ``gpgan.nn.config``, ``gpgan.nn.train``,
+``gpgan.nn.export``. ``data`` and ``train`` need the extra ``gpgan[train]``, the others torch alone, ``config`` nothing.
 """
 
 import importlib
 from types import ModuleType
 
-__all__ = ["data", "export", "model", "train"]
+__all__ = ["config", "data", "export", "model", "train"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 Every generator follows one contract, ``forward(composite, mask, harmonized, source) -> colour``: float
 tensors in [0, 1], `mask` of shape (N, 1, S, S) and all others (N, 3, S, S). Everything here passes through
-`torch.jit.script`.
+`torch.jit.script`, and the generators through ONNX export too, which knows neither `diag` nor `mT`.
 """
 
 from __future__ import annotations
@@ -188,16 +188,51 @@ def _edge_correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return ((edges_a * edges_b * weight).sum((1, 2)) / torch.sqrt(power + 1e-10)).unsqueeze(1)
 
 
+def _window(profile: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and length (N, 1) in [0, 1] of what is looked at, about three times as long as the mask is.
+
+    `profile` (N, S) is the mask summed across the axis. The window lies within the image.
+    """
+    size = profile.shape[1]
+    at = (torch.arange(size, dtype=profile.dtype, device=profile.device) + 0.5) / size
+    share = profile / (profile.sum(1, keepdim=True) + 1e-6)
+    centre = (share * at).sum(1, keepdim=True)
+    deviation = torch.sqrt((share * (at - centre) ** 2).sum(1, keepdim=True) + 1e-6)
+    length = torch.clamp(10 * deviation + 0.1, max=1.0)
+    return torch.minimum(torch.clamp(centre - length / 2, min=0.0), 1 - length), length
+
+
+def _average(start: Tensor, length: Tensor, cells: int, size: int) -> Tensor:
+    """(N, 1, cells, size): area averages of `size` pixels over the equal `cells` of a window."""
+    edges = torch.arange(cells + 1, dtype=start.dtype, device=start.device) / cells
+    edges = ((start + length * edges) * size).unsqueeze(2)
+    low, high = edges[:, :-1], edges[:, 1:]
+    pixel = torch.arange(size, dtype=start.dtype, device=start.device)
+    overlap = torch.clamp(torch.minimum(high, pixel + 1) - torch.maximum(low, pixel), min=0.0)
+    return (overlap / (high - low)).unsqueeze(1)
+
+
+def _interpolate(start: Tensor, length: Tensor, cells: int, size: int) -> Tensor:
+    """(N, 1, size, cells): back from the window's cells to the pixels, linearly, the last cell beyond it."""
+    pixel = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) / size
+    at = torch.clamp((pixel - start) / length * cells - 0.5, 0.0, cells - 1.0).unsqueeze(2)
+    return torch.clamp(
+        1 - torch.abs(at - torch.arange(cells, dtype=start.dtype, device=start.device)), min=0.0
+    ).unsqueeze(1)
+
+
 class ColorCorrector(nn.Module):
     """The small generator: corrects the harmonized composite by what the surroundings say about the light.
 
-    Outside the mask both photos are known, so the colour map from source to target can be estimated there.
-    The network sorts the source's pixels into soft classes; each class gets its own affine map, all of them
-    (and a shared quadratic term) fitted at once by one weighted ridge regression in closed form. A second
-    network sees how well that explains the surroundings and says where to trust it, and adds a coarse grid of
-    affine maps of its own. The change is made to vanish at the mask's edge like any Poisson cloning; deep
-    inside, the network may also lean to the mapped source itself. Both last layers start at zero, where the
-    result is `harmonized` exactly.
+    Outside the mask both photos are known, so how the target's colours differ from the source's can be learned there,
+    from the picture itself: Gaussian processes in closed form give the change as a function of the source's colour
+    (quadratic, and a radial kernel over colour, place and what a small network sees there). A second network sees how
+    well that explains the surroundings, says where to trust it, and adds a coarse grid of affine maps of its own. The
+    change is made to vanish at the mask's edge like any Poisson cloning; deep inside, the network may also lean to the
+    changed source itself. Both last layers start at zero, where the result is `harmonized` exactly.
+
+    All of it looks at a window about three times as large as the mask, of 32x32 cells, so that small objects are seen
+    as well as large ones, whatever S is.
 
     Three things hold by construction: no change where the surroundings of source and target agree, no colour
     where neither photo has any, and no use of the fit where the surroundings show another place.
@@ -208,130 +243,188 @@ class ColorCorrector(nn.Module):
         S, a power of two, 32 at least.
     width : int
         Channels of the finest feature maps (32x32), a multiple of 8.
-    classes : int
-        Soft pixel classes with an affine map each.
+    fits : int
+        Gaussian processes, each of its own reach.
     """
 
-    def __init__(self, image_size: int = 128, width: int = 24, classes: int = 4) -> None:
+    def __init__(self, image_size: int = 128, width: int = 16, fits: int = 2) -> None:
         super().__init__()
         _require_power_of_two(image_size, 32)
         self.image_size = image_size
-        self.pool = image_size // 32
-        self.classes = classes
-        self.sorter = nn.Sequential(  # dilated, so that a class may depend on what surrounds the pixel
+        self.fits = fits
+        self.cells = 32
+        self.centres = 8  # a side: the places of the radial kernels
+        self.powers = 10  # monomials of the colour up to the second degree
+        self.features = 6  # what the small network says of a cell, for each fit
+        self.eye = nn.Sequential(  # dilated, as what a thing is depends on what surrounds it
             nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(),
             nn.Conv2d(16, 16, 3, padding=2, dilation=2), nn.ReLU(),
-            nn.Conv2d(16, classes, 3, padding=4, dilation=4),
+            nn.Conv2d(16, self.features * fits, 3, padding=4, dilation=4),
         )  # fmt: skip
-        self.log_ridge = nn.Parameter(torch.full((4 * classes + 3,), -7.0))
-        self.log_reach = nn.Parameter(torch.tensor(0.7))
-        self.log_outlier = nn.Parameter(torch.tensor(-2.0))
-        self.stem = nn.Sequential(nn.Conv2d(21, width, 3, padding=1), nn.ReLU())
+        self.log_ridge = nn.Parameter(torch.full((fits, self.powers), -6.0))
+        self.log_smoothness = nn.Parameter(torch.full((fits,), -4.0))
+        self.log_reach = nn.Parameter(torch.linspace(1.0, -0.3, fits))
+        self.log_color = nn.Parameter(torch.full((fits,), -1.9))
+        self.log_distance = nn.Parameter(torch.linspace(0.4, 0.7, fits))
+        self.stem = nn.Sequential(nn.Conv2d(12 + 11 * fits, width, 3, padding=1), nn.ReLU())
         self.down1 = _down(width, 2 * width)
         self.down2 = _down(2 * width, 3 * width)
         self.down3 = _down(3 * width, 4 * width)
         self.context = nn.Linear(4 * width, 4 * width)
         self.up3 = nn.Conv2d(7 * width, 3 * width, 3, padding=1)
         self.up2 = nn.Conv2d(5 * width, 2 * width, 3, padding=1)
-        self.trust = nn.Conv2d(3 * width + 5, 2, 3, padding=1)
+        self.trust = nn.Conv2d(3 * width, fits + 1, 3, padding=1)
         self.affine = nn.Conv2d(2 * width, 12, 3, padding=1)
         for last in (self.trust, self.affine):
             nn.init.zeros_(last.weight)
             assert last.bias is not None
             nn.init.zeros_(last.bias)
 
-    def weights(self, mask: Tensor) -> Tensor:
-        """Weights (N, 1, H W) of the regression: 0 in the mask, falling with the distance from it."""
-        height, width = mask.shape[2:]
-        y = torch.linspace(-1, 1, height, dtype=mask.dtype, device=mask.device).view(1, 1, height, 1)
-        x = torch.linspace(-1, 1, width, dtype=mask.dtype, device=mask.device).view(1, 1, 1, width)
-        inside = mask / (mask.sum((2, 3), keepdim=True) + 1e-6)
-        dy = y - (y * inside).sum((2, 3), keepdim=True)
-        dx = x - (x * inside).sum((2, 3), keepdim=True)
-        # In units of the mask's own extent, so that a tall object looks further up than sideways.
-        extent_y = (dy * dy * inside).sum((2, 3), keepdim=True) + 0.01
-        extent_x = (dx * dx * inside).sum((2, 3), keepdim=True) + 0.01
-        distance = torch.sqrt(dy * dy / extent_y + dx * dx / extent_x)
-        # A pixel with a quarter of source says nothing about the target.
-        known = torch.clamp(1 - 4 * mask, min=0.0)
-        weight = known * torch.exp(-distance * torch.exp(self.log_reach) / 2) + 1e-6
-        return (weight / weight.sum((2, 3), keepdim=True)).flatten(2)
+    def fit(self, source: Tensor, change: Tensor, weight: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Gaussian processes that give `change` as a function of the source's colour and place.
+
+        Parameters
+        ----------
+        source, change : Tensor
+            (N, 3, 32, 32).
+        weight : Tensor
+            (N, fits, 1024), of each cell as an observation; they sum to 1.
+        place : Tensor
+            (N, 2, 32, 32), in units of the mask's extent.
+
+        Returns
+        -------
+        estimate : Tensor
+            (N, fits, 3, 1024), the mean of each process.
+        slope : Tensor
+            (N, fits, 3, 3, 1024), its derivative: of channel (third axis) by the source's colour (fourth).
+        """
+        n, fits, cells = weight.shape
+        both = n * fits
+        narrow = torch.exp(-self.log_color).view(1, fits, 1, 1, 1)
+        near = torch.exp(-self.log_distance).view(1, fits, 1, 1, 1)
+        seen = torch.tanh(self.eye(source * 2 - 1)).view(n, fits, self.features, self.cells, self.cells)
+        where = torch.cat([source.unsqueeze(1) * narrow, place.unsqueeze(1) * near, seen], 2).flatten(0, 1)
+        centre = nnf.avg_pool2d(where, self.cells // self.centres).flatten(2).transpose(1, 2)
+        where = where.flatten(2)
+        norm = (centre * centre).sum(2, keepdim=True) / 2
+        kernel = torch.exp(torch.clamp(centre @ where - norm - (where * where).sum(1, keepdim=True) / 2, max=0.0))
+        among = torch.exp(torch.clamp(centre @ centre.transpose(1, 2) - norm - norm.transpose(1, 2), max=0.0))
+
+        x = (source - 0.5).flatten(2)
+        red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+        powers = torch.cat([x, x * x, red * green, green * blue, red * blue, torch.ones_like(red)], 1)
+        features = torch.cat([powers.unsqueeze(1).expand(n, fits, self.powers, cells).flatten(0, 1), kernel], 1)
+        wanted = change.flatten(2).unsqueeze(1).expand(n, fits, 3, cells).flatten(0, 1)
+
+        # Ridge regression on the monomials, and on the kernels with their own Gram matrix as the prior (the subset-of-
+        # regressors approximation of a Gaussian process).
+        count = centre.shape[1]
+        unit = torch.eye(self.powers + count, dtype=x.dtype, device=x.device)
+        ridge = torch.cat(
+            [torch.exp(self.log_ridge), torch.exp(self.log_smoothness).unsqueeze(1).expand(fits, count) / 100], 1
+        )
+        prior = nnf.pad(among, [self.powers, 0, self.powers, 0]).view(n, fits, -1)
+        prior = prior * torch.exp(self.log_smoothness).view(1, fits, 1) + (ridge.unsqueeze(2) * unit).view(1, fits, -1)
+        weighted = features * weight.reshape(both, 1, cells)
+        gram = weighted @ features.transpose(1, 2) + prior.view(both, self.powers + count, self.powers + count)
+        found = ridge_solve(gram, weighted @ wanted.transpose(1, 2)).transpose(1, 2)  # (both, 3, powers + count)
+
+        # The derivative by the source's colour.
+        a = found[:, :, : self.powers].unsqueeze(3)
+        r, g, b = red.repeat_interleave(fits, 0), green.repeat_interleave(fits, 0), blue.repeat_interleave(fits, 0)
+        slope = torch.stack(
+            [
+                a[:, :, 0] + 2 * a[:, :, 3] * r + a[:, :, 6] * g + a[:, :, 8] * b,
+                a[:, :, 1] + 2 * a[:, :, 4] * g + a[:, :, 6] * r + a[:, :, 7] * b,
+                a[:, :, 2] + 2 * a[:, :, 5] * b + a[:, :, 7] * g + a[:, :, 8] * r,
+            ],
+            2,
+        )  # fmt: skip
+        radial = found[:, :, self.powers :]
+        toward = (radial.unsqueeze(2) * centre[:, :, :3].transpose(1, 2).unsqueeze(1)).flatten(1, 2) @ kernel
+        away = (radial @ kernel).unsqueeze(2) * where[:, :3].unsqueeze(1)
+        scale = torch.exp(-self.log_color).repeat(n).view(both, 1, 1, 1)
+        slope = slope + (toward.view(both, 3, 3, cells) - away) * scale
+        return (found @ features).view(n, fits, 3, cells), slope.view(n, fits, 3, 3, cells)
 
     def forward(self, composite: Tensor, mask: Tensor, harmonized: Tensor, source: Tensor) -> Tensor:
         """Colour (N, 3, S, S) in [0, 1]; equals `harmonized` wherever `mask` is 0."""
-        small_mask = nnf.avg_pool2d(mask, self.pool)
-        small_source = nnf.avg_pool2d(source, self.pool)
-        small_composite = nnf.avg_pool2d(composite, self.pool)
-        small_harmonized = nnf.avg_pool2d(harmonized, self.pool)
-        n, _, height, width = small_mask.shape
+        n, fits, cells, size = mask.shape[0], self.fits, self.cells, mask.shape[2]
+        top, height = _window(mask.sum(3).squeeze(1))
+        left, width = _window(mask.sum(2).squeeze(1))
+        seen = torch.cat([composite, mask, harmonized, source], 1)
+        seen = _average(top, height, cells, size) @ seen @ _average(left, width, cells, size).transpose(2, 3)
+        c, m, h, s = seen[:, 0:3], seen[:, 3:4], seen[:, 4:7], seen[:, 7:10]
 
-        # Closed form: which change, affine in each class, makes the source's surroundings the target's?
-        member = torch.softmax(self.sorter(small_source * 2 - 1), 1).unsqueeze(2)
-        colour1 = torch.cat([small_source, torch.ones_like(small_mask)], 1)
-        features = torch.cat([(member * colour1.unsqueeze(1)).flatten(1, 2), small_source * small_source], 1)
-        features = features.flatten(2)
-        wanted = (small_composite - small_source).flatten(2)
-        weight = self.weights(small_mask)
-        ridge = torch.diag(torch.exp(self.log_ridge))
-        weighted = features * weight
-        coefficients = ridge_solve(weighted @ features.mT + ridge, weighted @ wanted.mT)
-        # Once more without what changed between the photos (people, clouds, lamps): Geman-McClure weights.
-        misfit = ((wanted - coefficients.mT @ features) ** 2).sum(1, keepdim=True)
-        scale = (misfit * weight).sum(2, keepdim=True) * torch.exp(self.log_outlier + 2) + 1e-4
-        weighted = weighted / (1 + misfit / scale) ** 2
-        coefficients = ridge_solve(weighted @ features.mT + ridge, weighted @ wanted.mT)
-        estimate = coefficients.mT @ features
+        # Where the cells are, from the middle of the mask and in units of its extent, and what they weigh as
+        # observations: 0 in the mask, less with the distance. A cell with a quarter of source says nothing.
+        inside = m / (m.sum((2, 3), keepdim=True) + 1e-6)
+        axis = torch.linspace(-1, 1, cells, dtype=m.dtype, device=m.device)
+        y = axis.view(1, 1, cells, 1) - (axis.view(1, 1, cells, 1) * inside).sum((2, 3), keepdim=True)
+        x = axis.view(1, 1, 1, cells) - (axis.view(1, 1, 1, cells) * inside).sum((2, 3), keepdim=True)
+        y = y / torch.sqrt((y * y * inside).sum((2, 3), keepdim=True) + 0.005)
+        x = x / torch.sqrt((x * x * inside).sum((2, 3), keepdim=True) + 0.005)
+        place = torch.cat([y.expand(n, 1, cells, cells), x.expand(n, 1, cells, cells)], 1)
+        distance = torch.sqrt((place * place).sum(1, keepdim=True)).flatten(2)
+        known = torch.clamp(1 - 4 * m, min=0.0).flatten(2)
+        weight = known * torch.exp(-distance * torch.exp(self.log_reach).view(1, fits, 1) / 2) + 1e-6
+        weight = weight / weight.sum(2, keepdim=True)
 
-        # What tells matching surroundings from unrelated ones: the share of the target's variance that the
-        # fit explains, and whether edges lie in the same places, before the fit and after it.
-        misfit = (wanted - estimate) * (weight > 1e-5).to(weight.dtype)
-        target = small_composite.flatten(2)
-        spread = (target - (target * weight).sum(2, keepdim=True)) ** 2
-        unexplained = (misfit**2 * weight).sum(2) / ((spread * weight).sum(2) + 1e-3)
-        explained = torch.clamp(1 - unexplained, min=-1.0)
-        clear = weight * (nnf.max_pool2d(small_mask, 3, 1, 1) == 0).to(weight.dtype).flatten(2)
-        fitted_source = small_source + estimate.view(n, 3, height, width)
-        alike = [_edge_correlation(x, small_composite, clear) for x in (small_source, fitted_source)]
-        evidence = torch.cat([explained, alike[0], alike[1]], 1).view(n, 5, 1, 1).expand(n, 5, height, width)
+        estimate, slope = self.fit(s, c - s, weight, place)
 
-        # Network: where to trust the fit, and what to add. 4 makes differences as large as colours.
-        seen = [small_composite, small_mask, small_harmonized, small_source, evidence]
-        seen += [4 * x.view(n, 3, height, width) for x in (estimate, misfit)]
-        at32 = self.stem(torch.cat(seen, 1))
+        # What tells matching surroundings from unrelated ones: the share of the target's variance that a fit
+        # explains, what it leaves, and whether edges lie in the same places, as they are and once the source has the
+        # target's colours as well as one affine map can give them. (The fits could draw edges of their own.)
+        wanted = (c - s).flatten(2).unsqueeze(1)
+        misfit = (wanted - estimate) * (known > 0).to(m.dtype).unsqueeze(1)
+        target = c.flatten(2).unsqueeze(1)
+        spread = (target - (target * weight.unsqueeze(2)).sum(3, keepdim=True)) ** 2
+        left_over = (misfit**2 * weight.unsqueeze(2)).sum((2, 3))
+        explained = torch.clamp(1 - left_over / ((spread * weight.unsqueeze(2)).sum((2, 3)) + 1e-3), min=-1.0)
+        clear = weight[:, :1] * (nnf.max_pool2d(m, 3, 1, 1) == 0).to(m.dtype).flatten(2)
+        color = torch.cat([s, torch.ones_like(m)], 1).flatten(2)
+        weighted = color * weight[:, :1]
+        ridge = 1e-3 * torch.eye(4, dtype=m.dtype, device=m.device)
+        plain = ridge_solve(weighted @ color.transpose(1, 2) + ridge, weighted @ target.squeeze(1).transpose(1, 2))
+        recolored = (plain.transpose(1, 2) @ color).view(n, 3, cells, cells)
+        alike = [_edge_correlation(image, c, clear) for image in (s, recolored)]
+        evidence = torch.cat([explained, 4 * torch.sqrt(left_over + 1e-6), alike[0], alike[1]], 1)
+        evidence = evidence.view(n, 2 * fits + 2, 1, 1).expand(n, 2 * fits + 2, cells, cells)
+
+        # Network: where to trust the fits, and what to add. 4 makes differences as large as colours.
+        seam = ((h - s).flatten(2).unsqueeze(1) - estimate) * m.flatten(2).unsqueeze(1)
+        shown = [c, m, h, s, evidence]
+        shown += [4 * each.reshape(n, 3 * fits, cells, cells) for each in (estimate, misfit, seam)]
+        at32 = self.stem(torch.cat(shown, 1))
         at16 = self.down1(at32)
         at8 = self.down2(at16)
         at4 = self.down3(at8)
         at4 = at4 + self.context(at4.mean((2, 3))).unsqueeze(2).unsqueeze(3)
         at8 = nnf.relu(self.up3(torch.cat([at8, _double(at4)], 1)))
         at16 = nnf.relu(self.up2(torch.cat([at16, _double(at8)], 1)))
-        both = self.trust(torch.cat([at32, _double(at16), evidence], 1))
+        both = self.trust(torch.cat([at32, _double(at16)], 1))
         # Edges in other places are another place: no fit is worth anything then, and chance stays below 0.1.
         same_place = torch.clamp(4 * torch.maximum(alike[0], alike[1]) - 0.4, 0, 1).view(n, 1, 1, 1)
-        deep_inside = torch.clamp(2 * nnf.avg_pool2d(small_mask, 3, 1, 1, count_include_pad=False) - 1, 0, 1)
-        trust = same_place * torch.clamp(both[:, :1], -0.5, 1.5)
-        pull = same_place * deep_inside * torch.clamp(both[:, 1:], -0.25, 1)
+        trust = (same_place * torch.clamp(both[:, :fits], -0.5, 1.5)).flatten(2).unsqueeze(2)
+        pull = same_place * torch.clamp(both[:, fits:], -0.25, 1.0)
         own = _double(torch.tanh(self.affine(at16)))
 
-        # Apply both to every pixel: change = (trust * A + own) (source, 1) + trust * Q source^2.
-        per_class = coefficients[:, : 4 * self.classes].reshape(n, self.classes, 12)
-        fitted = (per_class.mT @ member.flatten(1).view(n, self.classes, -1)).view(n, 4, 3, height, width)
-        affine = trust * fitted.transpose(1, 2).reshape(n, 12, height, width) + own
-        if self.pool > 1:
-            affine = nnf.interpolate(affine, size=(self.image_size, self.image_size), mode="bilinear")
-            trust = nnf.interpolate(trust, size=(self.image_size, self.image_size), mode="bilinear")
-            pull = nnf.interpolate(pull, size=(self.image_size, self.image_size), mode="bilinear")
-        affine = affine.view(n, 3, 4, self.image_size, self.image_size)
-        quadratic = coefficients[:, 4 * self.classes :].mT @ (source * source).flatten(2)
-        change = (affine[:, :, :3] * source.unsqueeze(1)).sum(2) + affine[:, :, 3]
-        change = change + trust * quadratic.view(n, 3, self.image_size, self.image_size)
+        # To every pixel: the estimate of its cell, and the slope for how its colour differs from the cell's.
+        matrix = (slope * trust.unsqueeze(3)).sum(1).view(n, 3, 3, cells, cells)
+        offset = (estimate * trust).sum(1).view(n, 3, cells, cells) - (matrix * s.unsqueeze(1)).sum(2)
+        maps = [matrix.flatten(1, 2) + own[:, :9], offset + own[:, 9:], pull]
+        fine = _interpolate(top, height, cells, size) @ torch.cat(maps, 1)
+        fine = fine @ _interpolate(left, width, cells, size).transpose(2, 3)
+        change = (fine[:, :9].view(n, 3, 3, size, size) * source.unsqueeze(1)).sum(2) + fine[:, 9:12]
 
         # Guards: no change where the surroundings agree, no colour where there is none; open from 0.04 on.
-        disagreement = (torch.abs(wanted) * weight).sum(2).mean(1).view(n, 1, 1, 1)
-        chroma = (_chroma(small_source) + _chroma(small_composite)).view(n, 1, 1, 1)
+        disagreement = (torch.abs(wanted) * weight[:, :1].unsqueeze(2)).sum(3).mean((1, 2)).view(n, 1, 1, 1)
+        chroma = (_chroma(s) + _chroma(c)).view(n, 1, 1, 1)
         grey = change.mean(1, keepdim=True)
         change = (grey + torch.tanh(chroma * 50) * (change - grey)) * torch.tanh(disagreement * 50)
 
-        # Cloning trusts the colours along the edge, the fit those of the whole surroundings; pull leans to the fit.
+        # Cloning trusts the colours along the edge, the fits those of all surroundings; pull leans to the fits.
         colour = harmonized + dirichlet_correction(change, mask)
-        colour = colour + pull * mask * (source + change - colour)
+        colour = colour + fine[:, 12:13] * mask * (source + change - colour)
         return torch.clamp(colour, 0, 1)
