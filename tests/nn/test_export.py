@@ -304,7 +304,7 @@ def test_export_onnx_parity(make: object, size: int, opset: int, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("generator", "architecture"),
-    [(scrambled(32), "color-corrector"), (BlendingGAN(32, 4, 8), "blending-gan"), (ColorCorrector(64, 16, 2), None)],
+    [(scrambled(32), "color-corrector"), (BlendingGAN(32, 4, 8), "blending-gan"), (ColorCorrector(64, 16), None)],
 )
 def test_export_onnx_takes_torchscript_files(generator: nn.Module, architecture: str | None, tmp_path: Path) -> None:
     size = generator.image_size

@@ -225,10 +225,10 @@ _KINDS: dict[str, Any] = typing.get_type_hints(TrainConfig)
 PAPER = TrainConfig(run="runs/paper", scenes="data/aligned")
 
 DEFAULT = TrainConfig(
-    run="runs/default", scenes="data/aligned", pairs=40_000, pool=True, augment=True, centred_square=False,
+    run="runs/default", scenes="data/aligned", pairs=32_000, pool=True, augment=True, centred_square=False,
     membrane=True, crops=True, architecture="color-corrector", width=16, critic_width=16, loss="decibel",
     critic_steps=1, critic_boost=1, learning_rate=0.001, beta1=0.9, weight_decay=0.05, gradient_norm=5.0,
-    schedule="cosine", steps=1_500, batch_size=32, validate_every=150, average=0.995, precision="auto",
+    schedule="cosine", steps=1_200, batch_size=32, validate_every=150, average=0.995, precision="auto",
 )  # fmt: skip
 
 RECIPES = {"paper": PAPER, "default": DEFAULT}

@@ -357,8 +357,7 @@ def _restore(scripted: nn.Module, metadata: Mapping[str, Any], name: str) -> nn.
     generator: nn.Module
     try:
         if metadata["architecture"] == "color-corrector":
-            width, fits = len(weights["stem.0.weight"]), len(weights["log_reach"])
-            generator = ColorCorrector(metadata["image_size"], width, fits)
+            generator = ColorCorrector(metadata["image_size"], len(weights["stem.0.weight"]))
         elif metadata["architecture"] == "blending-gan":
             width, bottleneck = len(weights["encoder.0.weight"]), weights["decoder.0.weight"].shape[0]
             generator = BlendingGAN(metadata["image_size"], width, bottleneck)

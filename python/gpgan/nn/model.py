@@ -221,21 +221,46 @@ def _interpolate(start: Tensor, length: Tensor, cells: int, size: int) -> Tensor
     ).unsqueeze(1)
 
 
+def _place(position: Tensor, length: Tensor, inside: Tensor, cell: Tensor) -> Tensor:
+    """(N, 2, cells): where the cells of the window and of the whole picture are, along one axis.
+
+    From the middle of the mask and in units of its deviation. `position` (N, cells) of the window's cells, `length`
+    (N, 1) of the window, `inside` (N, cells) the mask's share of each, `cell` (cells,) of the whole picture's.
+    """
+    middle = (position * inside).sum(1, keepdim=True)
+    extent = torch.sqrt((inside * (position - middle) ** 2).sum(1, keepdim=True) + (0.035 * length) ** 2)
+    return torch.stack([(position - middle) / extent, (cell - middle) / extent], 1)
+
+
+def _powers(color: Tensor) -> Tensor:
+    """(N, 10, P): the monomials up to the second degree of colours (N, 3, P), around mid-grey."""
+    x = color - 0.5
+    red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    return torch.cat([x, x * x, red * green, green * blue, red * blue, torch.ones_like(red)], 1)
+
+
+def _radial(centre: Tensor, where: Tensor) -> Tensor:
+    """(N, M, P): exp(-|a - b|^2 / 2) of centres (N, M, D) and places (N, D, P)."""
+    apart = centre @ where - ((centre * centre).sum(2, keepdim=True) + (where * where).sum(1, keepdim=True)) / 2
+    return torch.exp(torch.clamp(apart, max=0.0))
+
+
 class ColorCorrector(nn.Module):
     """The small generator: corrects the harmonized composite by what the surroundings say about the light.
 
     Outside the mask both photos are known, so how the target's colours differ from the source's can be learned there,
-    from the picture itself: Gaussian processes in closed form give the change as a function of the source's colour
-    (quadratic, and a radial kernel over colour, place and what a small network sees there). A second network sees how
-    well that explains the surroundings, says where to trust it, and adds a coarse grid of affine maps of its own. The
-    change is made to vanish at the mask's edge like any Poisson cloning; deep inside, the network may also lean to the
-    changed source itself. Both last layers start at zero, where the result is `harmonized` exactly.
+    from the picture itself: two Gaussian processes in closed form give the change as a function of the source's colour
+    (quadratic, and a radial kernel over colour, place and what a small network sees there). One learns from a window
+    around the mask, the other from the whole picture. A second network sees how well they explain the surroundings,
+    says where to trust which, and adds a coarse grid of affine maps of its own. The change is made to vanish at the
+    mask's edge like any Poisson cloning; deep inside, the network may also lean to the changed source itself. Both last
+    layers start at zero, where the result is `harmonized` exactly.
 
-    All of it looks at a window about three times as large as the mask, of 32x32 cells, so that small objects are seen
-    as well as large ones, whatever S is.
+    The window is about three times as large as the mask, and of 32x32 cells like the whole picture, so that small
+    objects are seen as well as large ones, whatever S is.
 
     Three things hold by construction: no change where the surroundings of source and target agree, no colour
-    where neither photo has any, and no use of the fit where the surroundings show another place.
+    where neither photo has any, and no use of the processes where the surroundings show another place.
 
     Parameters
     ----------
@@ -243,96 +268,99 @@ class ColorCorrector(nn.Module):
         S, a power of two, 32 at least.
     width : int
         Channels of the finest feature maps (32x32), a multiple of 8.
-    fits : int
-        Gaussian processes, each of its own reach.
     """
 
-    def __init__(self, image_size: int = 128, width: int = 16, fits: int = 2) -> None:
+    def __init__(self, image_size: int = 128, width: int = 16) -> None:
         super().__init__()
         _require_power_of_two(image_size, 32)
         self.image_size = image_size
-        self.fits = fits
         self.cells = 32
         self.centres = 8  # a side: the places of the radial kernels
         self.powers = 10  # monomials of the colour up to the second degree
-        self.features = 6  # what the small network says of a cell, for each fit
         self.eye = nn.Sequential(  # dilated, as what a thing is depends on what surrounds it
             nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(),
             nn.Conv2d(16, 16, 3, padding=2, dilation=2), nn.ReLU(),
-            nn.Conv2d(16, self.features * fits, 3, padding=4, dilation=4),
+            nn.Conv2d(16, 6, 3, padding=4, dilation=4),
         )  # fmt: skip
-        self.log_ridge = nn.Parameter(torch.full((fits, self.powers), -6.0))
-        self.log_smoothness = nn.Parameter(torch.full((fits,), -4.0))
-        self.log_reach = nn.Parameter(torch.linspace(1.0, -0.3, fits))
-        self.log_color = nn.Parameter(torch.full((fits,), -1.9))
-        self.log_distance = nn.Parameter(torch.linspace(0.4, 0.7, fits))
-        self.stem = nn.Sequential(nn.Conv2d(12 + 11 * fits, width, 3, padding=1), nn.ReLU())
+        # Of each process: the near one, the far one.
+        self.log_ridge = nn.Parameter(torch.full((2, self.powers), -6.0))
+        self.log_smoothness = nn.Parameter(torch.full((2,), -4.0))
+        self.log_reach = nn.Parameter(torch.tensor([0.5, -0.3]))
+        self.log_color = nn.Parameter(torch.full((2,), -1.9))
+        self.log_distance = nn.Parameter(torch.tensor([0.5, 1.5]))
+        self.stem = nn.Sequential(nn.Conv2d(36, width, 3, padding=1), nn.ReLU())
         self.down1 = _down(width, 2 * width)
         self.down2 = _down(2 * width, 3 * width)
         self.down3 = _down(3 * width, 4 * width)
         self.context = nn.Linear(4 * width, 4 * width)
         self.up3 = nn.Conv2d(7 * width, 3 * width, 3, padding=1)
         self.up2 = nn.Conv2d(5 * width, 2 * width, 3, padding=1)
-        self.trust = nn.Conv2d(3 * width, fits + 1, 3, padding=1)
+        self.trust = nn.Conv2d(3 * width, 3, 3, padding=1)
         self.affine = nn.Conv2d(2 * width, 12, 3, padding=1)
         for last in (self.trust, self.affine):
             nn.init.zeros_(last.weight)
             assert last.bias is not None
             nn.init.zeros_(last.bias)
 
-    def fit(self, source: Tensor, change: Tensor, weight: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussian processes that give `change` as a function of the source's colour and place.
+    def where(self, source: Tensor, place: Tensor) -> Tensor:
+        """What the radial kernels compare (N, 2, 11, 32, 32) of cells (N, 2, 3, 32, 32) at places (N, 2, 2, 32, 32)."""
+        n, cells = source.shape[0], self.cells
+        narrow = torch.exp(-self.log_color).view(1, 2, 1, 1, 1)
+        near = torch.exp(-self.log_distance).view(1, 2, 1, 1, 1)
+        seen = torch.tanh(self.eye(source.flatten(0, 1) * 2 - 1)).view(n, 2, 6, cells, cells)
+        return torch.cat([source * narrow, place * near, seen], 2)
+
+    def fit(
+        self, source: Tensor, change: Tensor, weight: Tensor, place: Tensor, at: Tensor, at_place: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Two Gaussian processes that give `change` as a function of the source's colour and place.
 
         Parameters
         ----------
         source, change : Tensor
-            (N, 3, 32, 32).
+            (N, 2, 3, 32, 32), what each process learns from.
         weight : Tensor
-            (N, fits, 1024), of each cell as an observation; they sum to 1.
-        place : Tensor
-            (N, 2, 32, 32), in units of the mask's extent.
+            (N, 2, 1024), of each cell as an observation; they sum to 1.
+        place, at_place : Tensor
+            (N, 2, 2, 32, 32), in units of the mask's extent.
+        at : Tensor
+            (N, 2, 3, 32, 32), the source where the processes are asked.
 
         Returns
         -------
+        learned : Tensor
+            (N, 2, 3, 1024), the mean of each process where it learned.
         estimate : Tensor
-            (N, fits, 3, 1024), the mean of each process.
+            (N, 2, 3, 1024), its mean where it is asked.
         slope : Tensor
-            (N, fits, 3, 3, 1024), its derivative: of channel (third axis) by the source's colour (fourth).
+            (N, 2, 3, 3, 1024), its derivative there: of channel (third axis) by the source's colour (fourth).
         """
-        n, fits, cells = weight.shape
-        both = n * fits
-        narrow = torch.exp(-self.log_color).view(1, fits, 1, 1, 1)
-        near = torch.exp(-self.log_distance).view(1, fits, 1, 1, 1)
-        seen = torch.tanh(self.eye(source * 2 - 1)).view(n, fits, self.features, self.cells, self.cells)
-        where = torch.cat([source.unsqueeze(1) * narrow, place.unsqueeze(1) * near, seen], 2).flatten(0, 1)
-        centre = nnf.avg_pool2d(where, self.cells // self.centres).flatten(2).transpose(1, 2)
-        where = where.flatten(2)
-        norm = (centre * centre).sum(2, keepdim=True) / 2
-        kernel = torch.exp(torch.clamp(centre @ where - norm - (where * where).sum(1, keepdim=True) / 2, max=0.0))
-        among = torch.exp(torch.clamp(centre @ centre.transpose(1, 2) - norm - norm.transpose(1, 2), max=0.0))
-
-        x = (source - 0.5).flatten(2)
-        red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
-        powers = torch.cat([x, x * x, red * green, green * blue, red * blue, torch.ones_like(red)], 1)
-        features = torch.cat([powers.unsqueeze(1).expand(n, fits, self.powers, cells).flatten(0, 1), kernel], 1)
-        wanted = change.flatten(2).unsqueeze(1).expand(n, fits, 3, cells).flatten(0, 1)
+        n, cells = weight.shape[0], weight.shape[2]
+        known = self.where(source, place).flatten(0, 1)
+        asked = self.where(at, at_place).flatten(0, 1).flatten(2)
+        centre = nnf.avg_pool2d(known, self.cells // self.centres).flatten(2).transpose(1, 2)
+        features = torch.cat([_powers(source.flatten(0, 1).flatten(2)), _radial(centre, known.flatten(2))], 1)
+        kernel = _radial(centre, asked)
 
         # Ridge regression on the monomials, and on the kernels with their own Gram matrix as the prior (the subset-of-
         # regressors approximation of a Gaussian process).
         count = centre.shape[1]
-        unit = torch.eye(self.powers + count, dtype=x.dtype, device=x.device)
-        ridge = torch.cat(
-            [torch.exp(self.log_ridge), torch.exp(self.log_smoothness).unsqueeze(1).expand(fits, count) / 100], 1
-        )
-        prior = nnf.pad(among, [self.powers, 0, self.powers, 0]).view(n, fits, -1)
-        prior = prior * torch.exp(self.log_smoothness).view(1, fits, 1) + (ridge.unsqueeze(2) * unit).view(1, fits, -1)
-        weighted = features * weight.reshape(both, 1, cells)
-        gram = weighted @ features.transpose(1, 2) + prior.view(both, self.powers + count, self.powers + count)
-        found = ridge_solve(gram, weighted @ wanted.transpose(1, 2)).transpose(1, 2)  # (both, 3, powers + count)
+        unit = torch.eye(self.powers + count, dtype=centre.dtype, device=centre.device)
+        smoothness = torch.exp(self.log_smoothness).unsqueeze(1)
+        ridge = torch.cat([torch.exp(self.log_ridge), smoothness.expand(2, count) / 100], 1).unsqueeze(2) * unit
+        among = nnf.pad(_radial(centre, centre.transpose(1, 2)), [self.powers, 0, self.powers, 0])
+        prior = among.view(n, 2, -1) * smoothness + ridge.flatten(1)
+        weighted = features * weight.reshape(2 * n, 1, cells)
+        gram = weighted @ features.transpose(1, 2) + prior.view(2 * n, self.powers + count, self.powers + count)
+        wanted = change.flatten(0, 1).flatten(2)
+        found = ridge_solve(gram, weighted @ wanted.transpose(1, 2)).transpose(1, 2)  # (2 N, 3, powers + count)
+        plain, radial = found[:, :, : self.powers], found[:, :, self.powers :]
 
-        # The derivative by the source's colour.
-        a = found[:, :, : self.powers].unsqueeze(3)
-        r, g, b = red.repeat_interleave(fits, 0), green.repeat_interleave(fits, 0), blue.repeat_interleave(fits, 0)
+        color = at.flatten(0, 1).flatten(2)
+        estimate = plain @ _powers(color) + radial @ kernel
+        # The derivative of the monomials and of the kernels.
+        a, x = plain.unsqueeze(3), (color - 0.5).unsqueeze(1)
+        r, g, b = x[:, :, 0], x[:, :, 1], x[:, :, 2]
         slope = torch.stack(
             [
                 a[:, :, 0] + 2 * a[:, :, 3] * r + a[:, :, 6] * g + a[:, :, 8] * b,
@@ -341,61 +369,67 @@ class ColorCorrector(nn.Module):
             ],
             2,
         )  # fmt: skip
-        radial = found[:, :, self.powers :]
         toward = (radial.unsqueeze(2) * centre[:, :, :3].transpose(1, 2).unsqueeze(1)).flatten(1, 2) @ kernel
-        away = (radial @ kernel).unsqueeze(2) * where[:, :3].unsqueeze(1)
-        scale = torch.exp(-self.log_color).repeat(n).view(both, 1, 1, 1)
-        slope = slope + (toward.view(both, 3, 3, cells) - away) * scale
-        return (found @ features).view(n, fits, 3, cells), slope.view(n, fits, 3, 3, cells)
+        away = (radial @ kernel).unsqueeze(2) * asked[:, :3].unsqueeze(1)
+        scale = torch.exp(-self.log_color).view(1, 2, 1, 1, 1)
+        slope = slope.view(n, 2, 3, 3, cells) + (toward.view(2 * n, 3, 3, cells) - away).view(n, 2, 3, 3, cells) * scale
+        return (found @ features).view(n, 2, 3, cells), estimate.view(n, 2, 3, cells), slope
 
     def forward(self, composite: Tensor, mask: Tensor, harmonized: Tensor, source: Tensor) -> Tensor:
         """Colour (N, 3, S, S) in [0, 1]; equals `harmonized` wherever `mask` is 0."""
-        n, fits, cells, size = mask.shape[0], self.fits, self.cells, mask.shape[2]
+        n, cells, size = mask.shape[0], self.cells, mask.shape[2]
+        whole = torch.cat([composite, mask, harmonized, source], 1)
         top, height = _window(mask.sum(3).squeeze(1))
         left, width = _window(mask.sum(2).squeeze(1))
-        seen = torch.cat([composite, mask, harmonized, source], 1)
-        seen = _average(top, height, cells, size) @ seen @ _average(left, width, cells, size).transpose(2, 3)
-        c, m, h, s = seen[:, 0:3], seen[:, 3:4], seen[:, 4:7], seen[:, 7:10]
+        near = _average(top, height, cells, size) @ whole @ _average(left, width, cells, size).transpose(2, 3)
+        c, m, h, s = near[:, 0:3], near[:, 3:4], near[:, 4:7], near[:, 7:10]
 
-        # Where the cells are, from the middle of the mask and in units of its extent, and what they weigh as
-        # observations: 0 in the mask, less with the distance. A cell with a quarter of source says nothing.
+        # What is known: the window and the whole picture. Where their cells are, from the middle of the mask and in
+        # units of its extent, and what they weigh as observations: 0 in the mask, less with the distance. A cell with a
+        # quarter of source says nothing.
+        views = torch.stack([near, nnf.avg_pool2d(whole, size // cells)], 1)
+        targets, sources = views[:, :, 0:3], views[:, :, 7:10]
         inside = m / (m.sum((2, 3), keepdim=True) + 1e-6)
-        axis = torch.linspace(-1, 1, cells, dtype=m.dtype, device=m.device)
-        y = axis.view(1, 1, cells, 1) - (axis.view(1, 1, cells, 1) * inside).sum((2, 3), keepdim=True)
-        x = axis.view(1, 1, 1, cells) - (axis.view(1, 1, 1, cells) * inside).sum((2, 3), keepdim=True)
-        y = y / torch.sqrt((y * y * inside).sum((2, 3), keepdim=True) + 0.005)
-        x = x / torch.sqrt((x * x * inside).sum((2, 3), keepdim=True) + 0.005)
-        place = torch.cat([y.expand(n, 1, cells, cells), x.expand(n, 1, cells, cells)], 1)
-        distance = torch.sqrt((place * place).sum(1, keepdim=True)).flatten(2)
-        known = torch.clamp(1 - 4 * m, min=0.0).flatten(2)
-        weight = known * torch.exp(-distance * torch.exp(self.log_reach).view(1, fits, 1) / 2) + 1e-6
+        cell = (torch.arange(cells, dtype=m.dtype, device=m.device) + 0.5) / cells
+        y = _place(top + height * cell, height, inside.sum(3).squeeze(1), cell).unsqueeze(3).expand(n, 2, cells, cells)
+        x = _place(left + width * cell, width, inside.sum(2).squeeze(1), cell).unsqueeze(2).expand(n, 2, cells, cells)
+        place = torch.stack([y, x], 2)
+        known = torch.clamp(1 - 4 * views[:, :, 3].flatten(2), min=0.0)
+        distance = torch.sqrt((place * place).sum(2)).flatten(2)
+        weight = known * torch.exp(-distance * torch.exp(self.log_reach).view(1, 2, 1) / 2) + 1e-6
         weight = weight / weight.sum(2, keepdim=True)
 
-        estimate, slope = self.fit(s, c - s, weight, place)
+        at = s.unsqueeze(1).expand(n, 2, 3, cells, cells)
+        at_place = place[:, :1].expand(n, 2, 2, cells, cells)
+        learned, estimate, slope = self.fit(sources, targets - sources, weight, place, at, at_place)
 
-        # What tells matching surroundings from unrelated ones: the share of the target's variance that a fit
+        # What tells matching surroundings from unrelated ones: the share of the target's variance that a process
         # explains, what it leaves, and whether edges lie in the same places, as they are and once the source has the
-        # target's colours as well as one affine map can give them. (The fits could draw edges of their own.)
-        wanted = (c - s).flatten(2).unsqueeze(1)
-        misfit = (wanted - estimate) * (known > 0).to(m.dtype).unsqueeze(1)
-        target = c.flatten(2).unsqueeze(1)
-        spread = (target - (target * weight.unsqueeze(2)).sum(3, keepdim=True)) ** 2
-        left_over = (misfit**2 * weight.unsqueeze(2)).sum((2, 3))
-        explained = torch.clamp(1 - left_over / ((spread * weight.unsqueeze(2)).sum((2, 3)) + 1e-3), min=-1.0)
-        clear = weight[:, :1] * (nnf.max_pool2d(m, 3, 1, 1) == 0).to(m.dtype).flatten(2)
-        color = torch.cat([s, torch.ones_like(m)], 1).flatten(2)
-        weighted = color * weight[:, :1]
+        # target's colours as well as one affine map can give them. (The processes could draw edges of their own.)
+        w = weight.unsqueeze(2)
+        target = targets.flatten(3)
+        left_over = (((target - sources.flatten(3) - learned) ** 2) * w).sum((2, 3))
+        spread = (((target - (target * w).sum(3, keepdim=True)) ** 2) * w).sum((2, 3))
+        explained = torch.clamp(1 - left_over / (spread + 1e-3), min=-1.0)
+        color = torch.cat([sources, torch.ones_like(sources[:, :, :1])], 2).flatten(0, 1).flatten(2)
+        weighted = color * weight.reshape(2 * n, 1, -1)
         ridge = 1e-3 * torch.eye(4, dtype=m.dtype, device=m.device)
-        plain = ridge_solve(weighted @ color.transpose(1, 2) + ridge, weighted @ target.squeeze(1).transpose(1, 2))
-        recolored = (plain.transpose(1, 2) @ color).view(n, 3, cells, cells)
-        alike = [_edge_correlation(image, c, clear) for image in (s, recolored)]
+        plain = ridge_solve(weighted @ color.transpose(1, 2) + ridge, weighted @ target.flatten(0, 1).transpose(1, 2))
+        recolored = (plain.transpose(1, 2) @ color).view(2 * n, 3, cells, cells)
+        masks = views[:, :, 3:4].flatten(0, 1)
+        clear = weight.reshape(2 * n, 1, -1) * (nnf.max_pool2d(masks, 3, 1, 1) == 0).to(m.dtype).flatten(2)
+        alike = [
+            _edge_correlation(image, targets.flatten(0, 1), clear).view(n, 2)
+            for image in (sources.flatten(0, 1), recolored)
+        ]
         evidence = torch.cat([explained, 4 * torch.sqrt(left_over + 1e-6), alike[0], alike[1]], 1)
-        evidence = evidence.view(n, 2 * fits + 2, 1, 1).expand(n, 2 * fits + 2, cells, cells)
+        evidence = evidence.view(n, 8, 1, 1).expand(n, 8, cells, cells)
 
-        # Network: where to trust the fits, and what to add. 4 makes differences as large as colours.
+        # Network: where to trust which process, and what to add. 4 makes differences as large as colours.
+        misfit = ((c - s).flatten(2).unsqueeze(1) - estimate) * (known[:, :1] > 0).to(m.dtype).unsqueeze(2)
         seam = ((h - s).flatten(2).unsqueeze(1) - estimate) * m.flatten(2).unsqueeze(1)
         shown = [c, m, h, s, evidence]
-        shown += [4 * each.reshape(n, 3 * fits, cells, cells) for each in (estimate, misfit, seam)]
+        shown += [4 * each.reshape(n, 6, cells, cells) for each in (estimate, misfit, seam)]
         at32 = self.stem(torch.cat(shown, 1))
         at16 = self.down1(at32)
         at8 = self.down2(at16)
@@ -404,27 +438,26 @@ class ColorCorrector(nn.Module):
         at8 = nnf.relu(self.up3(torch.cat([at8, _double(at4)], 1)))
         at16 = nnf.relu(self.up2(torch.cat([at16, _double(at8)], 1)))
         both = self.trust(torch.cat([at32, _double(at16)], 1))
-        # Edges in other places are another place: no fit is worth anything then, and chance stays below 0.1.
-        same_place = torch.clamp(4 * torch.maximum(alike[0], alike[1]) - 0.4, 0, 1).view(n, 1, 1, 1)
-        trust = (same_place * torch.clamp(both[:, :fits], -0.5, 1.5)).flatten(2).unsqueeze(2)
-        pull = same_place * torch.clamp(both[:, fits:], -0.25, 1.0)
+        # Edges in other places are another place: no process is worth anything then, and chance stays below 0.1.
+        same_place = torch.clamp(4 * torch.maximum(alike[0], alike[1]).amax(1) - 0.4, 0, 1).view(n, 1, 1, 1)
+        trust = (same_place * torch.clamp(both[:, :2], -0.5, 1.5)).flatten(2).unsqueeze(2)
+        pull = same_place * torch.clamp(both[:, 2:], -0.25, 1.0)
         own = _double(torch.tanh(self.affine(at16)))
 
         # To every pixel: the estimate of its cell, and the slope for how its colour differs from the cell's.
         matrix = (slope * trust.unsqueeze(3)).sum(1).view(n, 3, 3, cells, cells)
         offset = (estimate * trust).sum(1).view(n, 3, cells, cells) - (matrix * s.unsqueeze(1)).sum(2)
-        maps = [matrix.flatten(1, 2) + own[:, :9], offset + own[:, 9:], pull]
-        fine = _interpolate(top, height, cells, size) @ torch.cat(maps, 1)
-        fine = fine @ _interpolate(left, width, cells, size).transpose(2, 3)
-        change = (fine[:, :9].view(n, 3, 3, size, size) * source.unsqueeze(1)).sum(2) + fine[:, 9:12]
+        maps = torch.cat([matrix.flatten(1, 2) + own[:, :9], offset + own[:, 9:], pull], 1)
+        maps = _interpolate(top, height, cells, size) @ maps @ _interpolate(left, width, cells, size).transpose(2, 3)
+        change = (maps[:, :9].view(n, 3, 3, size, size) * source.unsqueeze(1)).sum(2) + maps[:, 9:12]
 
         # Guards: no change where the surroundings agree, no colour where there is none; open from 0.04 on.
-        disagreement = (torch.abs(wanted) * weight[:, :1].unsqueeze(2)).sum(3).mean((1, 2)).view(n, 1, 1, 1)
+        disagreement = (torch.abs(targets - sources).flatten(3) * w).sum(3).mean((1, 2)).view(n, 1, 1, 1)
         chroma = (_chroma(s) + _chroma(c)).view(n, 1, 1, 1)
         grey = change.mean(1, keepdim=True)
         change = (grey + torch.tanh(chroma * 50) * (change - grey)) * torch.tanh(disagreement * 50)
 
-        # Cloning trusts the colours along the edge, the fits those of all surroundings; pull leans to the fits.
+        # Cloning trusts the colours along the edge, the processes those of the surroundings; pull leans to these.
         colour = harmonized + dirichlet_correction(change, mask)
-        colour = colour + fine[:, 12:13] * mask * (source + change - colour)
+        colour = colour + maps[:, 12:13] * mask * (source + change - colour)
         return torch.clamp(colour, 0, 1)
