@@ -37,7 +37,7 @@ def dataset(photos: Path, **options: object) -> PairDataset:
 
 
 def only(**probabilities: float) -> dict[str, float]:
-    return {"simulated": 0, "unrelated": 0, "cutout": 0, "same": 0, "recoloured": 0, "loose": 0, **probabilities}
+    return {"simulated": 0, "unrelated": 0, "cutout": 0, "same": 0, "recoloured": 0, **probabilities}
 
 
 def test_find_scenes(photos: Path) -> None:

@@ -297,7 +297,7 @@ def test_bfloat16_is_for_layers_alone(network: Callable[[], nn.Module]) -> None:
     inputs = inputs[:1] if isinstance(plain, Critic) else inputs
     a, b = plain(*inputs), layers(*inputs)
     assert b.dtype == torch.float32 and not torch.equal(a, b)
-    assert (a - b).abs().max() < 0.05
+    assert (a - b).abs().max() < 0.1
     b.sum().backward()
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in layers.parameters())
     assert layers.state_dict().keys() == plain.state_dict().keys()

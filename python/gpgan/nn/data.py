@@ -253,11 +253,10 @@ class PairDataset(Dataset[Tensor]):
         (top, left, bottom, right) of a camera's frames, as from `read_crops`: they are cropped to it before anything
         else. In pixels of the original files; bottom and right are exclusive. Cameras that are not in `scenes` may
         have one.
-    simulated, unrelated, cutout, same, recoloured, loose : float
+    simulated, unrelated, cutout, same, recoloured : float
         Probabilities: of a pair simulated on a photo (forced where only one kind is given); of source
         surroundings from another place; of a source cut out along the mask by an alpha channel; of source = target;
-        of one random light change applied to both frames of an aligned pair; of a mask taken as it is, without inset,
-        so that the seam may run over what surrounds the object, as with loosely drawn masks.
+        of one random light change applied to both frames of an aligned pair.
     crops : bool
         Random crops of random aspect, mostly a close look at the mask, and flips; otherwise the whole frame.
     centred_square : bool
@@ -282,7 +281,6 @@ class PairDataset(Dataset[Tensor]):
         cutout: float = 0.08,
         same: float = 0.02,
         recoloured: float = 0.3,
-        loose: float = 0.35,
         crops: bool = True,
         centred_square: bool = False,
         membrane: bool = True,
@@ -306,7 +304,7 @@ class PairDataset(Dataset[Tensor]):
         self.image_size, self.length, self.seed = image_size, length, seed
         self.simulated = 1.0 if not scenes else 0.0 if not photos else simulated
         self.unrelated, self.cutout = unrelated, cutout
-        self.same, self.recoloured, self.loose = same, recoloured, loose
+        self.same, self.recoloured = same, recoloured
         self.crops, self.centred_square, self.membrane = crops, centred_square, membrane
 
     def __len__(self) -> int:
@@ -337,8 +335,7 @@ class PairDataset(Dataset[Tensor]):
             view = _around(rng, mask)
             source, target, mask = source[view], target[view], mask[view]
             alpha = None if alpha is None else alpha[view]
-        loose = rng.spawn(1)[0].uniform() < self.loose
-        return self._pack(source, target, np.ascontiguousarray(mask), alpha, 0 if loose else None)
+        return self._pack(source, target, np.ascontiguousarray(mask), alpha)
 
     def _masked_pair(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
         """Source and target (H, W, 3) in [0, 1], and a mask on something that both show, if some tries find it."""
@@ -384,17 +381,10 @@ class PairDataset(Dataset[Tensor]):
         return relight(rng, place) if rng.uniform() < 0.5 else place
 
     def _pack(
-        self,
-        source: FloatArray,
-        target: FloatArray,
-        mask: NDArray[np.uint8],
-        alpha: FloatArray | None,
-        inset: int | None,
+        self, source: FloatArray, target: FloatArray, mask: NDArray[np.uint8], alpha: FloatArray | None
     ) -> NDArray[np.uint8]:
         size = self.image_size
         said = _core.options("default" if self.membrane else "paper")
-        if inset is not None:
-            said["inset"] = inset
         height, width = mask.shape
         core = _core.Blender(height, width, 3, image_size=size, threads=1, **said)
         target = np.ascontiguousarray(target, np.float32)

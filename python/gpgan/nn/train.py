@@ -266,7 +266,7 @@ def _train(config: TrainConfig, processes: _distributed.Processes, progress: boo
 # --- The parts ----------------------------------------------------------------------------------------------
 
 
-_PLAIN: dict[str, Any] = dict.fromkeys(("simulated", "unrelated", "cutout", "same", "recoloured", "loose"), 0.0)
+_PLAIN: dict[str, Any] = dict.fromkeys(("simulated", "unrelated", "cutout", "same", "recoloured"), 0.0)
 
 
 def _datasets(config: TrainConfig, run: Path, progress: bool = False) -> tuple[PairDataset | Pool, HeldOut | None]:
