@@ -194,3 +194,17 @@ def test_dirichlet_correction_converges_to_poisson_cloning() -> None:
     smooth = torch.linspace(0, 1, 32, dtype=torch.float64).square().expand(1, 1, 32, 32)
     exact = dirichlet_correction(smooth, mask, last_sweeps=2000)
     assert (dirichlet_correction(smooth, mask) - exact).abs().max() < 0.35 * exact.abs().max()
+
+
+def test_corrector_leans_to_equal_trust() -> None:
+    generator, inputs = scrambled(64), contract_inputs(2, 64)
+    results = []
+    for share in (0.0, 0.5, 1.0):
+        generator.lean(share)
+        results.append(generator(*inputs))
+    assert torch.equal(scrambled(64)(*inputs), results[0])
+    assert not torch.equal(results[0], results[1])
+    assert (generator.trust.weight[:2] == 0).all() and (generator.trust.bias[:2] == 0.5).all()
+    assert not (generator.trust.weight[2:] == 0).any()
+    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], but is 2"):
+        generator.lean(2)
