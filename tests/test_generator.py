@@ -302,10 +302,20 @@ def test_load_generator_reads_a_changed_file_anew(tmp_path, exported):
 # ---------------------------------------------------------------------------------------------- good manners
 
 
-def test_a_network_in_training_stays_in_training(images):
-    network = Darker().train()
-    gpgan.blend(*images, generator=network)
-    assert network.training
+@pytest.mark.parametrize("scripted", [False, True])
+def test_a_network_in_training_stays_in_training(scripted, images):
+    class Noisy(Darker):
+        def forward(
+            self, composite: torch.Tensor, mask: torch.Tensor, harmonized: torch.Tensor, source: torch.Tensor
+        ) -> torch.Tensor:
+            return torch.dropout(composite, 0.5, self.training)
+
+    network = torch.jit.script(Noisy()) if scripted else Noisy()
+    expected = gpgan.blend(*images, generator=lambda composite, *_: composite)
+    for training in (True, False):
+        network.train(training)
+        assert_array_equal(gpgan.blend(*images, generator=network), expected)  # evaluated all the same
+        assert network.training == training
 
 
 def test_a_file_is_loaded_once_and_again_when_it_changes(exported, tmp_path):

@@ -57,7 +57,9 @@ class Generator:
             return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
 
         was_training = self.module.training
-        self.module.eval()
+        # From a file it comes so; to walk through a scripted network's parts takes longer than to copy its inputs.
+        if was_training or not isinstance(self.module, torch.jit.ScriptModule):
+            self.module.eval()
         try:
             with _one_thread(), torch.inference_mode():
                 color = self.module(planes(composite), planes(mask), planes(harmonized), planes(source))

@@ -11,7 +11,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]
 from torch.nn import functional as nnf
+
+from gpgan.nn import _inference
 
 __all__ = ["BlendingGAN", "ColorCorrector", "Critic", "dirichlet_correction", "ridge_solve"]
 
@@ -118,6 +121,8 @@ def ridge_solve(gram: Tensor, moment: Tensor) -> Tensor:
     Tensor
         (N, D, K).
     """
+    if is_scripting():
+        return _inference.ridge_solve(gram, moment)
     unit = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     system = torch.cat([gram, moment], 2)
     for i in range(gram.shape[1]):
@@ -127,7 +132,23 @@ def ridge_solve(gram: Tensor, moment: Tensor) -> Tensor:
 
 
 def _double(x: Tensor) -> Tensor:
+    if is_scripting():
+        return _inference.double(x)
     return nnf.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _for_layers(x: Tensor) -> Tensor:
+    """The input of convolutions, in the layout that they are fastest with."""
+    if is_scripting():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def _mean3(x: Tensor) -> Tensor:
+    """The mean over 3x3 pixels, of those that there are at the borders."""
+    if is_scripting():
+        return _inference.mean3(x)
+    return nnf.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def dirichlet_correction(change: Tensor, mask: Tensor, sweeps: int = 4, last_sweeps: int = 2) -> Tensor:
@@ -144,6 +165,8 @@ def dirichlet_correction(change: Tensor, mask: Tensor, sweeps: int = 4, last_swe
     mask : Tensor
         (N, 1, S, S) in [0, 1].
     """
+    if is_scripting():
+        return _inference.dirichlet_correction(change, mask, sweeps, last_sweeps)
     changes = [change]
     masks = [mask]
     while changes[-1].shape[3] > 8:
@@ -153,9 +176,9 @@ def dirichlet_correction(change: Tensor, mask: Tensor, sweeps: int = 4, last_swe
     for level in range(len(changes) - 1, -1, -1):
         if level < len(changes) - 1:
             correction = _double(correction)
-        detail = changes[level] - nnf.avg_pool2d(changes[level], 3, 1, 1, count_include_pad=False)
+        detail = changes[level] - _mean3(changes[level])
         for _ in range(sweeps if level else last_sweeps):
-            correction = masks[level] * (nnf.avg_pool2d(correction, 3, 1, 1, count_include_pad=False) + detail)
+            correction = masks[level] * (_mean3(correction) + detail)
     return correction
 
 
@@ -178,14 +201,6 @@ def _down(fewer: int, more: int) -> nn.Sequential:
 def _chroma(image: Tensor) -> Tensor:
     """Mean distance (N,) of the pixels from grey."""
     return torch.abs(image - image.mean(1, keepdim=True)).mean((1, 2, 3))
-
-
-def _edge_correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Correlation (N, 1) of what a 3x3 mean leaves of two images (N, C, H, W); weight (N, 1, H W)."""
-    edges_a = (a - nnf.avg_pool2d(a, 3, 1, 1, count_include_pad=False)).flatten(2)
-    edges_b = (b - nnf.avg_pool2d(b, 3, 1, 1, count_include_pad=False)).flatten(2)
-    power = (edges_a**2 * weight).sum((1, 2)) * (edges_b**2 * weight).sum((1, 2))
-    return ((edges_a * edges_b * weight).sum((1, 2)) / torch.sqrt(power + 1e-10)).unsqueeze(1)
 
 
 def _window(profile: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,6 +236,21 @@ def _interpolate(start: Tensor, length: Tensor, cells: int, size: int) -> Tensor
     ).unsqueeze(1)
 
 
+def _resample(image: Tensor, along: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, P, P): images times the matrices (2 N, 1, P, H) of their rows, then of their columns."""
+    n, channels, height, width = image.shape
+    rows, columns = along[:n], along[n:].squeeze(1)
+    image = (image.reshape(n, channels * height, width) @ columns.transpose(1, 2)).view(n, channels, height, -1)
+    return rows @ image
+
+
+def _shrink(image: Tensor, factor: int) -> Tensor:
+    """Area averages of square blocks of pixels."""
+    if is_scripting():
+        return _inference.shrink(image, factor)
+    return nnf.avg_pool2d(image, factor)
+
+
 def _place(position: Tensor, length: Tensor, inside: Tensor, cell: Tensor) -> Tensor:
     """(N, 2, cells): where the cells of the window and of the whole picture are, along one axis.
 
@@ -241,8 +271,15 @@ def _powers(color: Tensor) -> Tensor:
 
 def _radial(centre: Tensor, where: Tensor) -> Tensor:
     """(N, M, P): exp(-|a - b|^2 / 2) of centres (N, M, D) and places (N, D, P)."""
+    if is_scripting():
+        return _inference.radial(centre, where)
     apart = centre @ where - ((centre * centre).sum(2, keepdim=True) + (where * where).sum(1, keepdim=True)) / 2
     return torch.exp(torch.clamp(apart, max=0.0))
+
+
+def _with_third(pair: Tensor, which: int) -> Tensor:
+    """(N, 3, ...): a pair (N, 2, ...) and one of the two again."""
+    return torch.cat([pair, pair[:, which : which + 1]], 1)
 
 
 class ColorCorrector(nn.Module):
@@ -316,17 +353,22 @@ class ColorCorrector(nn.Module):
             self.trust.bias[:2] = (1 - share) * self.trust.bias[:2] + share / 2
 
     def where(self, source: Tensor, place: Tensor) -> Tensor:
-        """What the radial kernels compare (N, 2, 11, 32, 32) of cells (N, 2, 3, 32, 32) at places (N, 2, 2, 32, 32)."""
-        n, cells = source.shape[0], self.cells
-        narrow = torch.exp(-self.log_color).view(1, 2, 1, 1, 1)
-        near = torch.exp(-self.log_distance).view(1, 2, 1, 1, 1)
-        seen = torch.tanh(self.eye(source.flatten(0, 1) * 2 - 1)).view(n, 2, 6, cells, cells)
-        return torch.cat([source * narrow, place * near, seen], 2)
+        """What the radial kernels compare (N, 3, 11, 32, 32).
 
-    def fit(
-        self, source: Tensor, change: Tensor, weight: Tensor, place: Tensor, at: Tensor, at_place: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        Of the near process in its cells, of the far one in its own and of the far one in the near one's. `source` and
+        `place` (N, 2, 3 or 2, 32, 32) are of the cells of each process.
+        """
+        n, cells = source.shape[0], self.cells
+        seen = torch.tanh(self.eye(_for_layers(source.flatten(0, 1) * 2 - 1))).reshape(n, 2, 6, cells, cells)
+        narrow, near = torch.exp(-self.log_color).unsqueeze(1), torch.exp(-self.log_distance).unsqueeze(1)
+        scale = torch.cat([narrow.expand(2, 3), near.expand(2, 2), torch.ones_like(narrow).expand(2, 6)], 1)
+        each = torch.cat([source, place, seen], 2)
+        return _with_third(each, 0) * _with_third(scale.unsqueeze(0), 1).unsqueeze(3).unsqueeze(4)
+
+    def fit(self, source: Tensor, change: Tensor, weight: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Two Gaussian processes that give `change` as a function of the source's colour and place.
+
+        Both are asked in the cells that the first one learns from.
 
         Parameters
         ----------
@@ -334,10 +376,8 @@ class ColorCorrector(nn.Module):
             (N, 2, 3, 32, 32), what each process learns from.
         weight : Tensor
             (N, 2, 1024), of each cell as an observation; they sum to 1.
-        place, at_place : Tensor
+        place : Tensor
             (N, 2, 2, 32, 32), in units of the mask's extent.
-        at : Tensor
-            (N, 2, 3, 32, 32), the source where the processes are asked.
 
         Returns
         -------
@@ -349,126 +389,145 @@ class ColorCorrector(nn.Module):
             (N, 2, 3, 3, 1024), its derivative there: of channel (third axis) by the source's colour (fourth).
         """
         n, cells = weight.shape[0], weight.shape[2]
-        known = self.where(source, place).flatten(0, 1)
-        asked = self.where(at, at_place).flatten(0, 1).flatten(2)
-        centre = nnf.avg_pool2d(known, self.cells // self.centres).flatten(2).transpose(1, 2)
-        features = torch.cat([_powers(source.flatten(0, 1).flatten(2)), _radial(centre, known.flatten(2))], 1)
-        kernel = _radial(centre, asked)
+        count, size = self.centres * self.centres, self.powers + self.centres * self.centres
+        known = self.where(source, place)
+        centre = nnf.avg_pool2d(known[:, :2].flatten(0, 1), self.cells // self.centres)
+        centre = centre.flatten(2).transpose(1, 2).view(n, 2, count, -1)
+        known = known.flatten(3)
+        kernel = _radial(_with_third(centre, 1).flatten(0, 1), known.flatten(0, 1)).view(n, 3, count, cells)
+        powers = _powers(source.flatten(0, 1).flatten(2)).view(n, 2, self.powers, cells)
+        features = torch.cat([_with_third(powers, 0), kernel], 2)  # (N, 3, powers + count, 1024)
 
         # Ridge regression on the monomials, and on the kernels with their own Gram matrix as the prior (the subset-of-
         # regressors approximation of a Gaussian process).
-        count = centre.shape[1]
-        unit = torch.eye(self.powers + count, dtype=centre.dtype, device=centre.device)
-        smoothness = torch.exp(self.log_smoothness).unsqueeze(1)
-        ridge = torch.cat([torch.exp(self.log_ridge), smoothness.expand(2, count) / 100], 1).unsqueeze(2) * unit
-        among = nnf.pad(_radial(centre, centre.transpose(1, 2)), [self.powers, 0, self.powers, 0])
-        prior = among.view(n, 2, -1) * smoothness + ridge.flatten(1)
-        weighted = features * weight.reshape(2 * n, 1, cells)
-        gram = weighted @ features.transpose(1, 2) + prior.view(2 * n, self.powers + count, self.powers + count)
-        wanted = change.flatten(0, 1).flatten(2)
-        found = ridge_solve(gram, weighted @ wanted.transpose(1, 2)).transpose(1, 2)  # (2 N, 3, powers + count)
-        plain, radial = found[:, :, : self.powers], found[:, :, self.powers :]
+        unit = torch.eye(size, dtype=centre.dtype, device=centre.device)
+        smoothness = torch.exp(self.log_smoothness).view(2, 1, 1)
+        ridge = torch.cat([torch.exp(self.log_ridge), smoothness.squeeze(2).expand(2, count) / 100], 1)
+        flat = centre.flatten(0, 1)
+        among = _radial(flat, flat.transpose(1, 2)).view(n, 2, count, count) * smoothness
+        prior = nnf.pad(among, [self.powers, 0, self.powers, 0]) + ridge.unsqueeze(2) * unit
+        weighted = features[:, :2] * weight.unsqueeze(2)
+        gram = weighted @ features[:, :2].transpose(2, 3) + prior
+        moment = weighted @ change.flatten(3).transpose(2, 3)
+        found = ridge_solve(gram.flatten(0, 1), moment.flatten(0, 1)).transpose(1, 2).view(n, 2, 3, size)
+        plain, radial = found[:, :, :, : self.powers], found[:, :, :, self.powers :]
 
-        color = at.flatten(0, 1).flatten(2)
-        estimate = plain @ _powers(color) + radial @ kernel
-        # The derivative of the monomials and of the kernels.
-        a, x = plain.unsqueeze(3), (color - 0.5).unsqueeze(1)
-        r, g, b = x[:, :, 0], x[:, :, 1], x[:, :, 2]
-        slope = torch.stack(
+        # The derivative of the monomials is linear in the colour, and so in them; that of a kernel is the kernel times
+        # the way to its centre, of which the second part is left for later.
+        r, g, b, rr, gg, bb, rg, gb, rb = [plain[:, :, :, i : i + 1] for i in range(9)]
+        none = torch.zeros_like(r)
+        by_color = torch.stack(
             [
-                a[:, :, 0] + 2 * a[:, :, 3] * r + a[:, :, 6] * g + a[:, :, 8] * b,
-                a[:, :, 1] + 2 * a[:, :, 4] * g + a[:, :, 6] * r + a[:, :, 7] * b,
-                a[:, :, 2] + 2 * a[:, :, 5] * b + a[:, :, 7] * g + a[:, :, 8] * r,
+                torch.cat([2 * rr, rg, rb, none, none, none, none, none, none, r], 3),
+                torch.cat([rg, 2 * gg, gb, none, none, none, none, none, none, g], 3),
+                torch.cat([rb, gb, 2 * bb, none, none, none, none, none, none, b], 3),
             ],
-            2,
-        )  # fmt: skip
-        toward = (radial.unsqueeze(2) * centre[:, :, :3].transpose(1, 2).unsqueeze(1)).flatten(1, 2) @ kernel
-        away = (radial @ kernel).unsqueeze(2) * asked[:, :3].unsqueeze(1)
-        scale = torch.exp(-self.log_color).view(1, 2, 1, 1, 1)
-        slope = slope.view(n, 2, 3, 3, cells) + (toward.view(2 * n, 3, 3, cells) - away).view(n, 2, 3, 3, cells) * scale
-        return (found @ features).view(n, 2, 3, cells), estimate.view(n, 2, 3, cells), slope
+            3,
+        )  # (N, 2, 3, 3, powers)
+        narrow = torch.exp(-self.log_color).view(1, 2, 1, 1, 1)
+        toward = radial.unsqueeze(3) * (centre[:, :, :, :3].transpose(2, 3).unsqueeze(2) * narrow)
+        slopes = torch.cat([by_color, toward], 4).flatten(2, 3)
+        kernels = torch.cat([torch.zeros_like(plain), radial], 3)
+        asked = torch.cat([found, kernels, slopes], 2) @ features[:, ::2]  # (N, 2, 3 + 3 + 9, 1024)
+        learned = torch.stack([asked[:, 0, :3], found[:, 1] @ features[:, 1]], 1)
+        away = asked[:, :, 3:6].unsqueeze(3) * (known[:, ::2, :3].unsqueeze(2) * narrow)
+        return learned, asked[:, :, :3], asked[:, :, 6:].view(n, 2, 3, 3, cells) - away
 
     def forward(self, composite: Tensor, mask: Tensor, harmonized: Tensor, source: Tensor) -> Tensor:
         """Colour (N, 3, S, S) in [0, 1]; equals `harmonized` wherever `mask` is 0."""
         n, cells, size = mask.shape[0], self.cells, mask.shape[2]
         whole = torch.cat([composite, mask, harmonized, source], 1)
-        top, height = _window(mask.sum(3).squeeze(1))
-        left, width = _window(mask.sum(2).squeeze(1))
-        near = _average(top, height, cells, size) @ whole @ _average(left, width, cells, size).transpose(2, 3)
+        # The window's rows, and behind them its columns.
+        start, length = _window(torch.cat([mask.sum(3), mask.sum(2)]).squeeze(1))
+        near = _resample(whole, _average(start, length, cells, size))
         c, m, h, s = near[:, 0:3], near[:, 3:4], near[:, 4:7], near[:, 7:10]
 
         # What is known: the window and the whole picture. Where their cells are, from the middle of the mask and in
         # units of its extent, and what they weigh as observations: 0 in the mask, less with the distance. A cell with a
         # quarter of source says nothing.
-        views = torch.stack([near, nnf.avg_pool2d(whole, size // cells)], 1)
+        views = torch.stack([near, _shrink(whole, size // cells)], 1)
         targets, sources = views[:, :, 0:3], views[:, :, 7:10]
         inside = m / (m.sum((2, 3), keepdim=True) + 1e-6)
+        inside = torch.cat([inside.sum(3), inside.sum(2)]).squeeze(1)
         cell = (torch.arange(cells, dtype=m.dtype, device=m.device) + 0.5) / cells
-        y = _place(top + height * cell, height, inside.sum(3).squeeze(1), cell).unsqueeze(3).expand(n, 2, cells, cells)
-        x = _place(left + width * cell, width, inside.sum(2).squeeze(1), cell).unsqueeze(2).expand(n, 2, cells, cells)
+        where = _place(start + length * cell, length, inside, cell)
+        y, x = where[:n].unsqueeze(3).expand(n, 2, cells, cells), where[n:].unsqueeze(2).expand(n, 2, cells, cells)
         place = torch.stack([y, x], 2)
         known = torch.clamp(1 - 4 * views[:, :, 3].flatten(2), min=0.0)
         distance = torch.sqrt((place * place).sum(2)).flatten(2)
         weight = known * torch.exp(-distance * torch.exp(self.log_reach).view(1, 2, 1) / 2) + 1e-6
         weight = weight / weight.sum(2, keepdim=True)
 
-        at = s.unsqueeze(1).expand(n, 2, 3, cells, cells)
-        at_place = place[:, :1].expand(n, 2, 2, cells, cells)
-        learned, estimate, slope = self.fit(sources, targets - sources, weight, place, at, at_place)
+        wanted = targets - sources
+        learned, estimate, slope = self.fit(sources, wanted, weight, place)
 
         # What tells matching surroundings from unrelated ones: the share of the target's variance that a process
         # explains, what it leaves, and whether edges lie in the same places, as they are and once the source has the
         # target's colours as well as one affine map can give them. (The processes could draw edges of their own.)
         w = weight.unsqueeze(2)
         target = targets.flatten(3)
-        left_over = (((target - sources.flatten(3) - learned) ** 2) * w).sum((2, 3))
+        left_over = (((wanted.flatten(3) - learned) ** 2) * w).sum((2, 3))
         spread = (((target - (target * w).sum(3, keepdim=True)) ** 2) * w).sum((2, 3))
         explained = torch.clamp(1 - left_over / (spread + 1e-3), min=-1.0)
         color = torch.cat([sources, torch.ones_like(sources[:, :, :1])], 2).flatten(0, 1).flatten(2)
         weighted = color * weight.reshape(2 * n, 1, -1)
         ridge = 1e-3 * torch.eye(4, dtype=m.dtype, device=m.device)
         plain = ridge_solve(weighted @ color.transpose(1, 2) + ridge, weighted @ target.flatten(0, 1).transpose(1, 2))
-        recolored = (plain.transpose(1, 2) @ color).view(2 * n, 3, cells, cells)
+        # Edges are what a 3x3 mean leaves; the affine map of the colours is that of the edges, but for its constant.
+        both = torch.cat([sources, targets], 2).flatten(0, 1)
+        edges = (both - _mean3(both)).flatten(2)
         masks = views[:, :, 3:4].flatten(0, 1)
         clear = weight.reshape(2 * n, 1, -1) * (nnf.max_pool2d(masks, 3, 1, 1) == 0).to(m.dtype).flatten(2)
-        alike = [
-            _edge_correlation(image, targets.flatten(0, 1), clear).view(n, 2)
-            for image in (sources.flatten(0, 1), recolored)
-        ]
-        evidence = torch.cat([explained, 4 * torch.sqrt(left_over + 1e-6), alike[0], alike[1]], 1)
+        drawn = torch.stack([edges[:, :3], plain[:, :3].transpose(1, 2) @ edges[:, :3]], 1)  # (2 N, 2, 3, 1024)
+        seen = edges[:, 3:] * clear
+        power = (drawn**2 * clear.unsqueeze(1)).sum((2, 3)) * (edges[:, 3:] * seen).sum((1, 2)).unsqueeze(1)
+        alike = (drawn * seen.unsqueeze(1)).sum((2, 3)) / torch.sqrt(power + 1e-10)
+        alike = alike.view(n, 2, 2).transpose(1, 2).flatten(1)  # as they are: near, far; recoloured: near, far
+        evidence = torch.cat([explained, 4 * torch.sqrt(left_over + 1e-6), alike], 1)
         evidence = evidence.view(n, 8, 1, 1).expand(n, 8, cells, cells)
 
-        # Network: where to trust which process, and what to add. 4 makes differences as large as colours.
-        misfit = ((c - s).flatten(2).unsqueeze(1) - estimate) * (known[:, :1] > 0).to(m.dtype).unsqueeze(2)
+        # Network: where to trust which process, and what to add. 4 makes differences as large as colours. The threshold
+        # keeps rounding from deciding about cells with just a quarter of source, which are common.
+        misfit = ((c - s).flatten(2).unsqueeze(1) - estimate) * (known[:, :1] > 1e-5).to(m.dtype).unsqueeze(2)
         seam = ((h - s).flatten(2).unsqueeze(1) - estimate) * m.flatten(2).unsqueeze(1)
         shown = [c, m, h, s, evidence]
         shown += [4 * each.reshape(n, 6, cells, cells) for each in (estimate, misfit, seam)]
-        at32 = self.stem(torch.cat(shown, 1))
+        at32 = self.stem(_for_layers(torch.cat(shown, 1)))
         at16 = self.down1(at32)
         at8 = self.down2(at16)
         at4 = self.down3(at8)
         at4 = at4 + self.context(at4.mean((2, 3))).unsqueeze(2).unsqueeze(3)
         at8 = nnf.relu(self.up3(torch.cat([at8, _double(at4)], 1)))
         at16 = nnf.relu(self.up2(torch.cat([at16, _double(at8)], 1)))
-        both = self.trust(torch.cat([at32, _double(at16)], 1))
+        last = torch.cat([at32, _double(at16)], 1)
+        bias = self.trust.bias
+        if is_scripting() and bias is not None:
+            both = _inference.conv_to_few(last, self.trust.weight, bias)
+        else:
+            both = self.trust(last)
         # Edges in other places are another place: no process is worth anything then, and chance stays below 0.1.
-        same_place = torch.clamp(4 * torch.maximum(alike[0], alike[1]).amax(1) - 0.4, 0, 1).view(n, 1, 1, 1)
+        same_place = torch.clamp(4 * alike.amax(1) - 0.4, 0, 1).view(n, 1, 1, 1)
         trust = (same_place * torch.clamp(both[:, :2], -0.5, 1.5)).flatten(2).unsqueeze(2)
         pull = same_place * torch.clamp(both[:, 2:], -0.25, 1.0)
         own = _double(torch.tanh(self.affine(at16)))
 
         # To every pixel: the estimate of its cell, and the slope for how its colour differs from the cell's.
-        matrix = (slope * trust.unsqueeze(3)).sum(1).view(n, 3, 3, cells, cells)
-        offset = (estimate * trust).sum(1).view(n, 3, cells, cells) - (matrix * s.unsqueeze(1)).sum(2)
-        maps = torch.cat([matrix.flatten(1, 2) + own[:, :9], offset + own[:, 9:], pull], 1)
-        maps = _interpolate(top, height, cells, size) @ maps @ _interpolate(left, width, cells, size).transpose(2, 3)
-        change = (maps[:, :9].view(n, 3, 3, size, size) * source.unsqueeze(1)).sum(2) + maps[:, 9:12]
+        matrix = (slope * trust.unsqueeze(3)).sum(1)
+        offset = (estimate * trust).sum(1) - (matrix * s.flatten(2).unsqueeze(1)).sum(2)
+        maps = torch.cat([matrix, offset.unsqueeze(2)], 2)  # (N, 3, 4, 1024): of a channel, by the colour and constant
+        own = torch.cat([own[:, :9].reshape(n, 3, 3, -1), own[:, 9:].reshape(n, 3, 1, -1)], 2)
+        maps = maps + own
 
         # Guards: no change where the surroundings agree, no colour where there is none; open from 0.04 on.
-        disagreement = (torch.abs(targets - sources).flatten(3) * w).sum(3).mean((1, 2)).view(n, 1, 1, 1)
+        disagreement = (torch.abs(wanted).flatten(3) * w).sum(3).mean((1, 2)).view(n, 1, 1, 1)
         chroma = (_chroma(s) + _chroma(c)).view(n, 1, 1, 1)
-        grey = change.mean(1, keepdim=True)
-        change = (grey + torch.tanh(chroma * 50) * (change - grey)) * torch.tanh(disagreement * 50)
+        grey = maps.mean(1, keepdim=True)
+        maps = (grey + torch.tanh(chroma * 50) * (maps - grey)) * torch.tanh(disagreement * 50)
+        maps = torch.cat([maps.view(n, 12, cells, cells), pull], 1)
+        maps = _resample(maps, _interpolate(start, length, cells, size))
+        change = maps[:, 3:12:4]
+        for i in range(3):
+            change = torch.addcmul(change, maps[:, i:12:4], source[:, i : i + 1])
 
         # Cloning trusts the colours along the edge, the processes those of the surroundings; pull leans to these.
         colour = harmonized + dirichlet_correction(change, mask)
