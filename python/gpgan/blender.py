@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import operator
+import os
 import threading
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from gpgan import _arrays, _core, _generator
 
-__all__ = ["Blender", "blend"]
+__all__ = ["Blender", "blend", "clear_cache"]
+
+#: What the core looks up when it is made, besides the processors that it may use.
+_CORE_ENVIRONMENT = ("GPGAN_NUM_THREADS", "GPGAN_CPU_TARGET")
 
 
 class Blender:
@@ -98,9 +103,12 @@ class Blender:
         """The core for so many colours and that S; the last one made is kept."""
         if self._core is None or self._planned != (colors, image_size):
             self._core = None  # free the old one's memory first
-            self._core = _core.Blender(*self._shape, colors, image_size=image_size, **self._options)
+            self._core = self._new_core(colors, image_size)
             self._planned = (colors, image_size)
         return self._core
+
+    def _new_core(self, colors: int, image_size: int) -> _core.Blender:
+        return _core.Blender(*self._shape, colors, image_size=image_size, **self._options)
 
     def __call__(
         self,
@@ -202,6 +210,72 @@ class Blender:
             out[..., -1] = target[..., -1]
 
 
+class _SpareCores:
+    """Cores that calls of :func:`blend` leave to later ones: a core's memory is most of what a new one costs.
+
+    They know nothing of generators and hold no pixels of callers but copies. Whoever takes one has it alone, so that
+    calls side by side never wait for each other.
+    """
+
+    COUNT = 4
+    PIXELS = 1 << 24  # of all together, two images of 3840 x 2160
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cores: list[tuple[Hashable, int, _core.Blender]] = []  # the oldest first
+
+    def take(self, key: Hashable) -> _core.Blender | None:
+        with self._lock:
+            for i in range(len(self._cores) - 1, -1, -1):
+                if self._cores[i][0] == key:
+                    return self._cores.pop(i)[2]
+        return None
+
+    def give(self, key: Hashable, pixels: int, core: _core.Blender) -> None:
+        dropped = []  # freed once the lock is
+        with self._lock:
+            self._cores.append((key, pixels, core))
+            while len(self._cores) > self.COUNT or sum(size for _, size, _ in self._cores) > self.PIXELS:
+                dropped.append(self._cores.pop(0))
+
+    def clear(self) -> None:
+        with self._lock:
+            dropped, self._cores = self._cores, []
+        del dropped
+
+
+_spare_cores = _SpareCores()
+if hasattr(os, "register_at_fork"):  # the lock may be another thread's at that moment
+    os.register_at_fork(after_in_child=_spare_cores.__init__)  # type: ignore[misc]
+
+
+def clear_cache() -> None:
+    """Free the working memory that calls of :func:`blend` keep for the next call of the same size and options.
+
+    They keep at most four workspaces, for 2**24 pixels in all; larger images leave none behind.
+    """
+    _spare_cores.clear()
+
+
+class _BlenderOnce(Blender):
+    """For one call: its core comes from an earlier call where one has left it."""
+
+    _key: Hashable = None
+
+    def _new_core(self, colors: int, image_size: int) -> _core.Blender:
+        # Checked by now, so that no two values that only look equal (1, 1.0 and True) meet here.
+        environment = tuple(map(os.environ.get, _CORE_ENVIRONMENT))
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        self._key = (self._shape, colors, image_size, tuple(self._options.values()), environment, processors)
+        return _spare_cores.take(self._key) or super()._new_core(colors, image_size)
+
+    def leave_core(self) -> None:
+        """To be called after success alone: a core that has thrown is not worth keeping."""
+        core, self._core, self._planned = self._core, None, None
+        if core is not None:
+            _spare_cores.give(self._key, self._shape[0] * self._shape[1], core)
+
+
 def blend(
     source: Any,
     target: Any,
@@ -293,7 +367,7 @@ def blend(
     >>> result = gpgan.blend(source, target, mask)           # doctest: +SKIP
     """
     picture = _arrays.image(target, "target")
-    return Blender(
+    blender = _BlenderOnce(
         (*picture.shape, picture.pixels.shape[3]),
         # A colour that is given needs no generator loaded, nor planned for.
         generator=_PlannedSize(lowres) if lowres is not None else generator,
@@ -307,7 +381,10 @@ def blend(
         inset=inset,
         device=device,
         threads=threads,
-    )(source, target, mask, offset=offset, lowres=lowres, out=out)
+    )
+    result = blender(source, target, mask, offset=offset, lowres=lowres, out=out)
+    blender.leave_core()
+    return result
 
 
 def _apart(pixels: _arrays.Pixels, out: _arrays.Pixels) -> _arrays.Pixels:
