@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from gpgan import _core
 
-# Every radix alone and mixed, primes and others through Bluestein, powers of two and their neighbours, image sides.
-LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 16, 60, 97, 127, 128, 129, 307, 480, 641, 1000, 1999, 3840]
+# Every short length, which is every radix alone and mixed and many a prime through Bluestein; the sides of tiles and
+# images; odd and even lengths with large prime factors.
+LENGTHS = [*range(1, 201), 256, 307, 320, 384, 480, 512, 641, 1000, 1001, 1920, 1998, 1999, 3840, 4096, 7680]
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray) -> None:

@@ -69,9 +69,15 @@ py::dict options(const std::string& mode) {
   return out;
 }
 
-Blender make_blender(std::int64_t height, std::int64_t width, int channels, int image_size, double color_weight,
-                     double sigma, const std::string& equation, const std::string& carry, const std::string& pyramid,
-                     bool membrane, std::optional<int> inset, int threads) {
+// Keeps the arrays of a prepare(), which the core looks at again, until its finish().
+struct HoldingBlender {
+  Blender core;
+  py::object source, target;
+};
+
+HoldingBlender make_blender(std::int64_t height, std::int64_t width, int channels, int image_size, double color_weight,
+                            double sigma, const std::string& equation, const std::string& carry,
+                            const std::string& pyramid, bool membrane, std::optional<int> inset, int threads) {
   Options options;
   options.color_weight = color_weight;
   options.sigma = sigma;
@@ -82,11 +88,14 @@ Blender make_blender(std::int64_t height, std::int64_t width, int channels, int 
   options.inset = inset;
   options.image_size = image_size;
   options.threads = threads;
-  const py::gil_scoped_release release;
-  return {options, height, width, channels};
+  const auto make = [&] {
+    const py::gil_scoped_release release;
+    return Blender(options, height, width, channels);
+  };
+  return {make(), py::none(), py::none()};
 }
 
-py::tuple prepare(Blender& blender, const py::array& source, const py::array& target,
+py::tuple prepare(HoldingBlender& blender, const py::array& source, const py::array& target,
                   const std::optional<py::array>& mask, std::pair<std::int64_t, std::int64_t> offset) {
   const ConstImageView source_view = view(source, "source");
   const ConstImageView target_view = view(target, "target");
@@ -94,17 +103,22 @@ py::tuple prepare(Blender& blender, const py::array& source, const py::array& ta
   GeneratorInputs inputs;
   {
     const py::gil_scoped_release release;
-    inputs = blender.prepare(source_view, target_view, mask_view, {offset.first, offset.second});
+    inputs = blender.core.prepare(source_view, target_view, mask_view, {offset.first, offset.second});
   }
+  blender.source = source;
+  blender.target = target;
   return py::make_tuple(to_array(inputs.composite, false), to_array(inputs.mask, true),
                         to_array(inputs.harmonized, false), to_array(inputs.source, false));
 }
 
-void finish(Blender& blender, const std::optional<py::array>& lowres, py::array& out) {
+void finish(HoldingBlender& blender, const std::optional<py::array>& lowres, py::array& out) {
   const ConstImageView lowres_view = lowres ? view(*lowres, "lowres") : ConstImageView{};
   const ImageView out_view = mutable_view(out, "out");
-  const py::gil_scoped_release release;
-  blender.finish(lowres_view, out_view);
+  {
+    const py::gil_scoped_release release;
+    blender.core.finish(lowres_view, out_view);
+  }
+  blender.source = blender.target = py::none();
 }
 
 }  // namespace
@@ -112,13 +126,15 @@ void finish(Blender& blender, const std::optional<py::array>& lowres, py::array&
 void register_blender(py::module_& m) {
   using namespace pybind11::literals;
   m.def("options", &options, "mode"_a, "What a mode says for each option; an inset of None depends on the source.");
-  py::class_<Blender>(m, "Blender", "Plans and workspace for images of one size; for one thread at a time.")
+  py::class_<HoldingBlender>(m, "Blender", "Plans and workspace for images of one size; for one thread at a time.")
       .def(py::init(&make_blender), "height"_a, "width"_a, "channels"_a, py::kw_only(), "image_size"_a,
            "color_weight"_a, "sigma"_a, "equation"_a, "carry"_a, "pyramid"_a, "membrane"_a, "inset"_a, "threads"_a)
       .def("prepare", &prepare, "source"_a, "target"_a, "mask"_a.none(true), "offset"_a = std::pair(0, 0),
-           "The generator's four inputs, float32: composite, mask, harmonized, source. Keep `target` alive "
-           "until finish.")
-      .def_property_readonly("unchanged", &Blender::unchanged, "True if the last prepare saw no masked pixel.")
+           "The generator's four inputs, float32: composite, mask, harmonized, source. The source and the target are "
+           "read again in finish.")
+      .def_property_readonly(
+          "unchanged", [](const HoldingBlender& blender) { return blender.core.unchanged(); },
+          "True if the last prepare saw no masked pixel.")
       .def("finish", &finish, "lowres"_a.none(true), "out"_a, "Solve the pyramid and write the result to `out`.");
 }
 

@@ -1,14 +1,28 @@
 #include "core/backend.hpp"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <cstdlib>
 #include <thread>
 
-#include "cpu/backend.hpp"
+#include "cpu/dispatch.hpp"
 
 namespace gpgan {
 namespace {
 
 constexpr int kMaxThreads = 4096;
+
+// Processors that the calling thread may run on: containers and batch systems often give fewer than the machine has.
+int processors() {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores == 0 ? 1 : static_cast<int>(cores);
+}
 
 }  // namespace
 
@@ -27,17 +41,18 @@ int resolve_threads(int threads) {
     }
     return static_cast<int>(value);
   }
-  const unsigned cores = std::thread::hardware_concurrency();
-  return cores == 0 ? 1 : static_cast<int>(cores);
+  return processors();
 }
 
 std::string version() { return GPGAN_VERSION; }
 
-std::string cpu_target() { return cpu::target(); }
+std::string cpu_target() { return cpu::chosen_target(); }
+
+std::vector<std::string> cpu_targets() { return cpu::available_targets(); }
 
 namespace core {
 
-std::unique_ptr<Backend> make_backend(int threads) { return cpu::make_backend(resolve_threads(threads)); }
+std::unique_ptr<Backend> make_backend(int threads) { return cpu::make_best_backend(resolve_threads(threads)); }
 
 }  // namespace core
 }  // namespace gpgan

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gpgan/blend.hpp"
 
@@ -46,6 +47,8 @@ class Buffer {
   Planes planes_;
 };
 
+class Pyramid;  // core/pyramid.hpp
+
 // One level of the pyramid: plans and workspace for one size.
 class Solver {
  public:
@@ -74,14 +77,19 @@ class Backend {
   virtual Buffer allocate(std::int64_t channels, Size size) = 0;
   virtual std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight, double sigma) = 0;
 
+  // The images of a blend; by default all of them in planes. The backend must outlive it.
+  virtual std::unique_ptr<Pyramid> make_pyramid(const Options& options, const std::vector<Size>& sizes,
+                                                std::int64_t channels);
+
   // --- in and out ---
   // View to planes, placed at `offset` with zeros around. Throws InvalidArgument naming `argument` if a value
   // is not finite or a float lies outside [0, 1].
   virtual void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) = 0;
   // As load, for one channel of weights: an integer view that holds nothing but 0 and 1 means just that.
   virtual void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) = 0;
-  virtual void store(const Planes& image, const ImageView& view) = 0;             // clamps, rounds to nearest
-  virtual void copy_pixels(const ConstImageView& from, const ImageView& to) = 0;  // of one dtype, bit for bit
+  virtual void store(const Planes& image, const ImageView& view) = 0;  // clamps, rounds to nearest
+  // Bit for bit where the dtypes are the same, else through [0, 1].
+  virtual void copy_pixels(const ConstImageView& from, const ImageView& to) = 0;
 
   // --- elementwise ---
   virtual bool any(const Planes& mask) = 0;                             // some value > 0?

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/backend.hpp"
+#include "core/pyramid.hpp"
 
 namespace gpgan {
 namespace {
@@ -26,7 +27,6 @@ constexpr int kMaxInset = 1 << 20;
 constexpr int kMaxImageSize = 1 << 10;
 constexpr std::int64_t kMaxSide = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxOffset = std::int64_t{1} << 40;  // far beyond any image, far from where sums would overflow
-constexpr double kSquareSigma = 1.0;  // the released program's smoothing between the levels of its pyramid
 
 Size halved(Size size) { return {(size.height + 1) / 2, (size.width + 1) / 2}; }
 
@@ -75,20 +75,6 @@ ConstImageView as_view(const Planes& planes) {
   return planar<const float>(planes.data, planes.size.height, planes.size.width, planes.channels);
 }
 
-ConstImageView channels_of(ConstImageView view, std::int64_t first, std::int64_t count) {
-  view.data = static_cast<const std::byte*>(view.data) + first * view.strides[2];
-  view.channels = count;
-  return view;
-}
-
-// What one level needs beside its solver. The coarser levels' target is there only for those who composite
-// with it.
-struct Level {
-  Buffer difference, target, mask, carried;
-  std::unique_ptr<core::Solver> solver;
-  [[nodiscard]] Size size() const { return carried.planes().size; }
-};
-
 }  // namespace
 
 Options Options::for_mode(Mode mode) {
@@ -106,34 +92,25 @@ Options Options::for_mode(Mode mode) {
 
 struct Blender::Impl {
   Options options;
+  Size size;
   std::int64_t channels;
   std::unique_ptr<Backend> backend;
-  std::vector<Level> levels;  // coarsest first; the last one holds the full-size images
+  std::unique_ptr<core::Pyramid> pyramid;
+  std::size_t levels;
   Buffer small_composite, small_mask, small_harmonized, small_source, small_target, small_color;
-  Buffer alpha;  // made when a first source needs it
   ConstImageView target_view;
   bool prepared = false;
   bool unchanged = false;
 
-  Impl(const Options& options_, Size size, int channels_) : options(options_), channels(channels_) {
+  Impl(const Options& options_, Size size_, int channels_) : options(options_), size(size_), channels(channels_) {
     validate(options);
     require(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide, "shape",
             "sides from 1 to 2^31 pixels", to_string(size));
     require(channels >= 1 && channels <= 4, "channels", "1 to 4", std::to_string(channels));
     backend = core::make_backend(options.threads);
-
     const std::vector<Size> sizes = pyramid_shapes(size, options.image_size, options.pyramid);
-    for (const Size& level_size : sizes) {
-      Level level;
-      level.difference = backend->allocate(channels, level_size);
-      level.mask = backend->allocate(1, level_size);
-      level.carried = backend->allocate(channels, level_size);
-      if (options.carry == Carry::kImage || &level_size == &sizes.back()) {
-        level.target = backend->allocate(channels, level_size);
-      }
-      level.solver = backend->make_solver(level_size, options.equation, options.color_weight, options.sigma);
-      levels.push_back(std::move(level));
-    }
+    levels = sizes.size();
+    pyramid = backend->make_pyramid(options, sizes, channels);
     const Size square{options.image_size, options.image_size};
     for (Buffer* small : {&small_composite, &small_harmonized, &small_source, &small_target, &small_color}) {
       *small = backend->allocate(channels, square);
@@ -142,7 +119,6 @@ struct Blender::Impl {
   }
 
   void check_views(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask) const {
-    const Size size = levels.back().size();
     require(
         !target.empty() && target.height == size.height && target.width == size.width && target.channels == channels,
         "target", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
@@ -167,48 +143,16 @@ struct Blender::Impl {
     require(std::clamp(offset.top, -kMaxOffset, kMaxOffset) == offset.top &&
                 std::clamp(offset.left, -kMaxOffset, kMaxOffset) == offset.left,
             "offset", "values within 2^40 pixels", std::to_string(offset.top) + ", " + std::to_string(offset.left));
-    const Planes& difference = levels.back().difference;
-    const Planes& full_target = levels.back().target;
-    const Planes& mask = levels.back().mask;
-    const Size size = levels.back().size();
-
-    backend->load(target, "target", {}, full_target);
-    backend->load(channels_of(source, 0, channels), "source", offset, difference);
-
-    // One value that a view repeats everywhere: the mask of a source that has only alpha, the alpha of one
-    // that has only a frame.
-    static constexpr float kOne = 1.0F;
-    ConstImageView ones = planar(&kOne, source.height, source.width, 1);
-    ones.strides = {0, 0, 0};
 
     const bool has_alpha = source.channels == channels + 1;
-    const bool covers = offset.top <= 0 && offset.left <= 0 && offset.top + source.height >= size.height &&
-                        offset.left + source.width >= size.width;
-    backend->load_mask(mask_view.empty() ? ones : mask_view, "mask", offset, mask);
-    if (has_alpha || !covers) {
-      if (alpha.planes().data == nullptr) alpha = backend->allocate(1, size);
-      if (has_alpha) {
-        backend->load(channels_of(source, channels, 1), "source", offset, alpha);
-        backend->multiply(mask, alpha);
-      } else {
-        backend->load_mask(ones, "source", offset, alpha);
-      }
-      backend->extend(difference, alpha);
-    }
-    backend->inset(mask, options.inset.value_or(has_alpha ? 0 : kDefaultInset));
-    unchanged = !backend->any(mask);
-
-    backend->area_average(full_target, small_target);
-    backend->area_average(mask, small_mask);
-    backend->area_average(difference, small_source);
+    const int inset = options.inset.value_or(has_alpha ? 0 : kDefaultInset);
+    unchanged = !pyramid->load({source, target, mask_view, offset, has_alpha, inset});
+    pyramid->averages(small_target, small_source, small_mask);
     backend->copy(small_source, small_color);
     backend->subtract(small_color, small_target);
     backend->composite(small_color, small_target, small_mask, small_composite);
-
-    backend->subtract(difference, full_target);
     if (options.membrane && !unchanged) {
-      backend->membrane(difference, mask);
-      backend->area_average(difference, small_color);
+      pyramid->add_membrane(small_color);
       backend->composite(small_color, small_target, small_mask, small_harmonized);
       // The membrane can leave the range; a generator neither sees nor gives what does. The correction is taken from
       // this same image, so that a generator that changes nothing leaves Poisson cloning untouched.
@@ -224,7 +168,6 @@ struct Blender::Impl {
 
   void finish(const ConstImageView& lowres, const ImageView& out) {
     if (!prepared) throw LogicError("finish: call prepare first, and once for every finish");
-    const Size size = levels.back().size();
     require(!out.empty() && out.height == size.height && out.width == size.width && out.channels == channels, "out",
             to_string(size) + " pixels of " + std::to_string(channels) + " channels",
             to_string({out.height, out.width}) + " of " + std::to_string(out.channels));
@@ -238,57 +181,14 @@ struct Blender::Impl {
       backend->copy(small_harmonized, small_color);
     }
     prepared = false;
-    if (unchanged) {
-      if (out.dtype == target_view.dtype) {
-        backend->copy_pixels(target_view, out);
-      } else {
-        backend->store(levels.back().target, out);
-      }
-      return;
-    }
-    build_pyramid();
-    solve_pyramid();
-    backend->store(levels.back().carried, out);
-  }
+    if (unchanged) return backend->copy_pixels(target_view, out);
 
-  void build_pyramid() {
-    for (std::size_t i = levels.size() - 1; i > 0; --i) {
-      Level& fine = levels[i];
-      Level& coarse = levels[i - 1];
-      reduce(fine, fine.difference, coarse.difference);
-      if (options.carry == Carry::kImage) reduce(fine, fine.target, coarse.target);
-      if (options.pyramid == Pyramid::kAspect) {
-        backend->downsample(fine.mask, coarse.mask);
-      } else {
-        backend->resample_nearest(levels.back().mask, coarse.mask);
-      }
-    }
-  }
-
-  void reduce(const Level& fine, const Planes& image, const Planes& out) {
-    if (options.pyramid == Pyramid::kAspect) {
-      backend->downsample(image, out);
-    } else {
-      backend->gaussian_blur(image, kSquareSigma, fine.carried);  // free until this level is solved
-      backend->resample_bicubic(fine.carried, out);
-    }
-  }
-
-  // Algorithm 1 of the paper; for Carry::kCorrection on the change to the composite instead of on the image.
-  void solve_pyramid() {
+    // Algorithm 1 of the paper; for Carry::kCorrection on the change to the composite instead of on the image.
+    for (std::size_t i = levels - 1; i > 0; --i) pyramid->reduce(i - 1);
     if (options.carry == Carry::kCorrection) backend->subtract(small_color, small_harmonized);
-    for (std::size_t i = 0; i < levels.size(); ++i) {
-      Level& level = levels[i];
-      if (i == 0) {
-        backend->resize(small_color, level.carried);
-      } else if (options.pyramid == Pyramid::kAspect) {
-        backend->upsample(levels[i - 1].carried, level.carried);
-      } else {
-        backend->resample_bicubic(levels[i - 1].carried, level.carried);
-      }
-      const Carry output = i + 1 == levels.size() ? Carry::kImage : options.carry;
-      level.solver->solve_level(level.difference, level.target, level.mask, options.carry, output, level.carried);
-    }
+    pyramid->start(small_color);
+    for (std::size_t i = 0; i + 1 < levels; ++i) pyramid->solve(i);
+    pyramid->finish(out);
   }
 };
 

@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "core/spectrum.hpp"
 #include "cpu/dct.hpp"
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/strip_pyramid.hpp"
+
+#include "cpu/target_begin.hpp"
 
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
 using core::Buffer;
@@ -27,6 +33,11 @@ class CpuBackend final : public core::Backend {
   }
   std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight, double sigma) override {
     return cpu::make_solver(size, equation, color_weight, sigma, threads_);
+  }
+  std::unique_ptr<core::Pyramid> make_pyramid(const Options& options, const std::vector<Size>& sizes,
+                                              std::int64_t channels) override {
+    std::unique_ptr<core::Pyramid> pyramid = make_strip_pyramid(options, sizes, channels, threads_);
+    return pyramid ? std::move(pyramid) : Backend::make_pyramid(options, sizes, channels);
   }
 
   void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) override {
@@ -99,19 +110,7 @@ class CpuBackend final : public core::Backend {
 
 std::unique_ptr<core::Backend> make_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
 
-// What the compiler was told to build for: one target for every kernel.
-std::string target() {
-#if defined(__AVX512F__)
-  return "x86-64-v4 (AVX-512)";
-#elif defined(__AVX2__)
-  return "x86-64-v3 (AVX2, FMA)";
-#elif defined(__x86_64__)
-  return "x86-64 (SSE2)";
-#elif defined(__aarch64__)
-  return "aarch64 (NEON)";
-#else
-  return "generic";
-#endif
-}
-
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

@@ -2,13 +2,17 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "core/backend.hpp"
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 
 std::unique_ptr<core::Backend> make_backend(int threads);
-std::string target();
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

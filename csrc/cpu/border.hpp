@@ -3,7 +3,10 @@
 
 #include <cstdint>
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 
 // Where pixel i of an endless mirrored row of n pixels lies in the row.
 inline std::int64_t reflect(std::int64_t i, std::int64_t n) {
@@ -14,4 +17,7 @@ inline std::int64_t reflect(std::int64_t i, std::int64_t n) {
   return i < n ? i : period - 1 - i;
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

@@ -1,14 +1,20 @@
 // Between the caller's pixels and the core's planes.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/pixels.hpp"
+
+#include "cpu/target_begin.hpp"
 
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
 // How far outside [0, 1] a float may lie before it is taken for a mistake: room for the rounding of others'
@@ -73,13 +79,7 @@ void place(const ConstImageView& view, const char* argument, Offset offset, cons
            Convert convert) {
   const std::int64_t height = out.size.height;
   const std::int64_t width = out.size.width;
-  if constexpr (std::is_floating_point_v<T>) {
-    parallel_for(view.height, view.width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t y = begin; y < end; ++y) {
-        for (std::int64_t c = 0; c < view.channels; ++c) check_range<T>(view, argument, y, c);
-      }
-    });
-  }
+  cpu::check_range(view, argument, threads);
   const std::int64_t left = std::clamp<std::int64_t>(offset.left, 0, width);
   const std::int64_t right = std::clamp<std::int64_t>(offset.left + view.width, left, width);
   parallel_for(height, width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -103,13 +103,101 @@ template <typename T>
 bool only_zero_and_one(const ConstImageView& view) {
   for (std::int64_t y = 0; y < view.height; ++y) {
     bool good = true;
-    for (std::int64_t x = 0; x < view.width; ++x) good &= *pixel<T>(view, y, x, 0) <= 1;
+    if (view.strides[1] == static_cast<std::ptrdiff_t>(sizeof(T))) {
+      const T* row = pixel<T>(view, y, 0, 0);
+      for (std::int64_t x = 0; x < view.width; ++x) good &= row[x] <= 1;
+    } else {
+      for (std::int64_t x = 0; x < view.width; ++x) good &= *pixel<T>(view, y, x, 0) <= 1;
+    }
     if (!good) return false;
   }
   return true;
 }
 
 }  // namespace
+
+void check_range(const ConstImageView& view, const char* argument, int threads) {
+  with_type(view.dtype, [&]<typename T>(T) {
+    if constexpr (std::is_floating_point_v<T>) {
+      parallel_for(view.height, view.width * view.channels, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t y = begin; y < end; ++y) {
+          for (std::int64_t c = 0; c < view.channels; ++c) check_range<T>(view, argument, y, c);
+        }
+      });
+    }
+  });
+}
+
+void load_bytes(const ConstImageView& view, Offset offset, std::uint8_t* out, Size size, int threads) {
+  const std::int64_t left = std::clamp<std::int64_t>(offset.left, 0, size.width);
+  const std::int64_t right = std::clamp<std::int64_t>(offset.left + view.width, left, size.width);
+  parallel_for(size.height, size.width, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t y = begin; y < end; ++y) {
+      std::uint8_t* row = out + y * size.width;
+      const std::int64_t from = y - offset.top;
+      if (from < 0 || from >= view.height || left == right) {
+        std::fill_n(row, size.width, std::uint8_t{0});
+        continue;
+      }
+      std::fill_n(row, left, std::uint8_t{0});
+      const std::uint8_t* in = pixel<std::uint8_t>(view, from, left - offset.left, 0);
+      if (view.strides[1] == 1) {
+        std::copy_n(in, right - left, row + left);
+      } else {
+        for (std::int64_t x = 0; x < right - left; ++x) row[left + x] = in[x * view.strides[1]];
+      }
+      std::fill_n(row + right, size.width - right, std::uint8_t{0});
+    }
+  });
+}
+
+bool load_bits(const ConstImageView& view, bool as_mask, Offset offset, Size size, BitPlane& out, int threads) {
+  return with_type(view.dtype, [&]<typename T>(T) {
+    constexpr T kTop = std::is_floating_point_v<T> ? T{1} : std::numeric_limits<T>::max();
+    // Every pixel of the view counts, those outside the image too.
+    std::atomic<bool> tops = true;
+    std::atomic<bool> ones = as_mask && std::is_integral_v<T>;
+    parallel_for(view.height, view.width, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t y = begin; y < end && (tops || ones); ++y) {
+        bool only_tops = true;
+        bool only_ones = true;
+        const auto look = [&](T value) {
+          only_tops &= value == T{0} || value == kTop;
+          only_ones &= value <= T{1};
+        };
+        if (view.strides[1] == static_cast<std::ptrdiff_t>(sizeof(T))) {
+          const T* row = pixel<T>(view, y, 0, 0);
+          for (std::int64_t x = 0; x < view.width; ++x) look(row[x]);
+        } else {
+          for (std::int64_t x = 0; x < view.width; ++x) look(*pixel<T>(view, y, x, 0));
+        }
+        if (!only_tops) tops = false;
+        if (!only_ones) ones = false;
+      }
+    });
+    if (!tops && !ones) return false;
+
+    out.resize(size.height, size.width);
+    const std::int64_t left = std::clamp<std::int64_t>(offset.left, 0, size.width);
+    const std::int64_t right = std::clamp<std::int64_t>(offset.left + view.width, left, size.width);
+    parallel_for(size.height, size.width, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t y = begin; y < end; ++y) {
+        const std::int64_t from = y - offset.top;
+        if (from < 0 || from >= view.height) continue;
+        for (std::int64_t x = left; x < right;) {
+          const std::int64_t stop = std::min(x / 64 * 64 + 64, right);
+          std::uint8_t flags[64] = {};
+          for (std::int64_t i = x; i < stop; ++i) {
+            flags[i % 64] = *pixel<T>(view, from, i - offset.left, 0) != T{0} ? 1 : 0;
+          }
+          out.row(y)[x / 64] = pack(flags);
+          x = stop;
+        }
+      }
+    });
+    return true;
+  });
+}
 
 void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads) {
   with_type(view.dtype, [&]<typename T>(T) {
@@ -165,17 +253,21 @@ void store(const Planes& image, const ImageView& view, int threads) {
 }
 
 void copy_pixels(const ConstImageView& from, const ImageView& to, int threads) {
-  with_type(from.dtype, [&]<typename T>(T) {
-    parallel_for(from.height, from.width * from.channels, threads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t y = begin; y < end; ++y) {
-        for (std::int64_t x = 0; x < from.width; ++x) {
-          for (std::int64_t c = 0; c < from.channels; ++c) {
-            *const_cast<T*>(pixel<T>(to, y, x, c)) = *pixel<T>(from, y, x, c);
-          }
-        }
+  parallel_for(from.height, from.width * from.channels, threads, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> row;
+    if (from.dtype != to.dtype) row.resize(static_cast<std::size_t>(from.width * from.channels));
+    for (std::int64_t y = begin; y < end; ++y) {
+      if (from.dtype == to.dtype) {
+        copy_row(from, to, y, 0, from.width);
+      } else {
+        read_row(from, y, 0, from.width, row.data(), from.width);
+        write_row(row.data(), from.width, to, y, 0, from.width);
       }
-    });
+    }
   });
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

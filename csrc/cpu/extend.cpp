@@ -4,7 +4,10 @@
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
 // Push: alpha-weighted means over 2 x 2 pixels; a pixel beyond the border has no weight.
@@ -89,4 +92,7 @@ void extend(const Planes& source, const Planes& alpha, int threads) {
   pull(color, alpha, source, threads);
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

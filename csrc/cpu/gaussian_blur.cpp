@@ -5,7 +5,10 @@
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 
 void blur(const Planes& image, const std::vector<double>& kernel, float scale, bool add, const Planes& out,
           int threads) {
@@ -51,4 +54,7 @@ void blur(const Planes& image, const std::vector<double>& kernel, float scale, b
   }
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

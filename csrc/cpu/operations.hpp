@@ -6,8 +6,12 @@
 #include <vector>
 
 #include "core/backend.hpp"
+#include "cpu/bit_plane.hpp"
+
+#include "cpu/target_begin.hpp"
 
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 
 using core::Planes;
 using core::Size;
@@ -15,6 +19,12 @@ using core::Size;
 // convert.cpp
 void load(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads);
 void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out, int threads);
+// Floats that are not finite or not in [0, 1] throw InvalidArgument.
+void check_range(const ConstImageView& view, const char* argument, int threads);
+// load_mask() of bytes as bytes, but for what 0 and 1 alone mean.
+void load_bytes(const ConstImageView& view, Offset offset, std::uint8_t* out, Size size, int threads);
+// load_mask() where the view holds only 0 and its type's 1; with `as_mask`, integers 0 and 1 too. Else false.
+bool load_bits(const ConstImageView& view, bool as_mask, Offset offset, Size size, BitPlane& out, int threads);
 void store(const Planes& image, const ImageView& view, int threads);
 void copy_pixels(const ConstImageView& from, const ImageView& to, int threads);
 
@@ -46,4 +56,7 @@ void membrane(const Planes& difference, const Planes& mask, int threads);
 // solve.cpp
 std::unique_ptr<core::Solver> make_solver(Size size, Equation equation, double color_weight, double sigma, int threads);
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

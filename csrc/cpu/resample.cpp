@@ -6,7 +6,10 @@
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
 // One axis of a separable resampling: output pixel i is the sum of weight(i, t) * input pixel index(i, t).
@@ -146,4 +149,7 @@ void resample_nearest(const Planes& mask, const Planes& out, int threads) {
   });
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

@@ -17,7 +17,10 @@
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
 std::vector<float> to_float(const std::vector<double>& values) { return {values.begin(), values.end()}; }
@@ -29,11 +32,16 @@ class CpuSolver final : public core::Solver {
         equation_(equation),
         color_weight_(static_cast<float>(color_weight)),
         threads_(threads),
-        spectrum_(equation, color_weight, sigma, size.height, size.width),
         gaussian_(core::gaussian_kernel(sigma)),
         rows_(size.width),
         columns_(size.height),
-        workspace_(static_cast<std::size_t>(2 * size.pixels())) {}
+        workspace_(static_cast<std::size_t>(2 * size.pixels())) {
+    const core::Spectrum spectrum(equation, color_weight, sigma, size.height, size.width);
+    laplacian_rows_ = to_float(spectrum.laplacian_rows);
+    laplacian_columns_ = to_float(spectrum.laplacian_columns);
+    gaussian_rows_ = to_float(spectrum.gaussian_rows);
+    gaussian_columns_ = to_float(spectrum.gaussian_columns);
+  }
 
   void solve_level(const Planes& difference, const Planes& target, const Planes& mask, Carry carry, Carry output,
                    const Planes& carried) override {
@@ -95,64 +103,59 @@ class CpuSolver final : public core::Solver {
   // `gradient` holds r and becomes d; `color` holds q and is spent. A divergence has no mean: where r is one, what
   // rounding leaves there must not be divided by a small lambda. Rows forward; columns forward, quotient,
   // columns back, all while a batch is in the cache; rows back.
-  void divide(const Planes& gradient, const Planes& color, bool no_mean) const {
-    dct_rows(rows_, gradient, false, threads_);
-    dct_rows(rows_, color, false, threads_);
+  void divide(const Planes& gradient, const Planes& color, bool no_mean) {
+    dct_rows(rows_, gradient, false, threads_, row_memory_);
+    dct_rows(rows_, color, false, threads_, row_memory_);
     divide_columns(gradient, color, no_mean);
-    dct_rows(rows_, gradient, true, threads_);
+    dct_rows(rows_, gradient, true, threads_, row_memory_);
   }
 
-  void divide_columns(const Planes& gradient, const Planes& color, bool no_mean) const {
+  void divide_columns(const Planes& gradient, const Planes& color, bool no_mean) {
     const std::int64_t height = size_.height;
     const std::int64_t width = size_.width;
-    const std::vector<float> laplacian_rows = to_float(spectrum_.laplacian_rows);
-    const std::vector<float> laplacian_columns = to_float(spectrum_.laplacian_columns);
-    const std::vector<float> gaussian_rows = to_float(spectrum_.gaussian_rows);
-    const std::vector<float> gaussian_columns = to_float(spectrum_.gaussian_columns);
     // The transforms are unnormalised: forward and back make 2N along each axis.
     const float scale = 1.0F / (4.0F * static_cast<float>(height) * static_cast<float>(width));
     const float lambda = color_weight_;
-    parallel_for((width + kBatch - 1) / kBatch, height * kBatch, threads_, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t floats = height * kBatch;
-      std::vector<float> memory(static_cast<std::size_t>(2 * floats + columns_.scratch_floats()));
-      float* r = memory.data();
+    const std::int64_t floats = height * kBatch;
+    const std::int64_t worker_floats = 2 * floats + columns_.scratch_floats();
+    column_memory_.resize(static_cast<std::size_t>(threads_ * worker_floats));
+    parallel_tasks((width + kBatch - 1) / kBatch, threads_, [&](std::int64_t b, int worker) {
+      float* r = column_memory_.data() + worker * worker_floats;
       float* q = r + floats;
       float* scratch = q + floats;
-      for (std::int64_t b = begin; b < end; ++b) {
-        const std::int64_t first = b * kBatch;
-        const std::int64_t count = std::min(kBatch, width - first);
-        if (count < kBatch) std::fill_n(r, 2 * floats, 0.0F);  // as in dct_rows
-        for (std::int64_t y = 0; y < height; ++y) {
-          std::copy_n(gradient.row(y) + first, count, r + y * kBatch);
-          std::copy_n(color.row(y) + first, count, q + y * kBatch);
-        }
-        columns_.forward(r, scratch);
-        columns_.forward(q, scratch);
-        if (no_mean && b == 0) r[0] = 0;
-        const float* l_column = laplacian_columns.data() + first;
-        const float* g_column = gaussian_columns.data() + first;
-        for (std::int64_t y = 0; y < height; ++y) {
-          float* r_hat = r + y * kBatch;
-          const float* q_hat = q + y * kBatch;
-          const float l_row = laplacian_rows[static_cast<std::size_t>(y)];
-          const float g_row = gaussian_rows[static_cast<std::size_t>(y)];
-          if (equation_ == Equation::kGaussianPoisson) {
-            for (std::int64_t j = 0; j < count; ++j) {
-              const float l = l_row + l_column[j];
-              const float g = g_row * g_column[j];
-              r_hat[j] = scale * (l * r_hat[j] + lambda * g * q_hat[j]) / (l * l + lambda * g * g);
-            }
-          } else {
-            for (std::int64_t j = 0; j < count; ++j) {
-              const float l = l_row + l_column[j];
-              const float g = g_row * g_column[j];
-              r_hat[j] = scale * (r_hat[j] + lambda * q_hat[j]) / (l + lambda * g);
-            }
+      const std::int64_t first = b * kBatch;
+      const std::int64_t count = std::min(kBatch, width - first);
+      if (count < kBatch) std::fill_n(r, 2 * floats, 0.0F);  // as in dct_rows
+      for (std::int64_t y = 0; y < height; ++y) {
+        std::copy_n(gradient.row(y) + first, count, r + y * kBatch);
+        std::copy_n(color.row(y) + first, count, q + y * kBatch);
+      }
+      columns_.forward(r, scratch);
+      columns_.forward(q, scratch);
+      if (no_mean && b == 0) r[0] = 0;
+      const float* l_column = laplacian_columns_.data() + first;
+      const float* g_column = gaussian_columns_.data() + first;
+      for (std::int64_t y = 0; y < height; ++y) {
+        float* r_hat = r + y * kBatch;
+        const float* q_hat = q + y * kBatch;
+        const float l_row = laplacian_rows_[static_cast<std::size_t>(y)];
+        const float g_row = gaussian_rows_[static_cast<std::size_t>(y)];
+        if (equation_ == Equation::kGaussianPoisson) {
+          for (std::int64_t j = 0; j < count; ++j) {
+            const float l = l_row + l_column[j];
+            const float g = g_row * g_column[j];
+            r_hat[j] = scale * (l * r_hat[j] + lambda * g * q_hat[j]) / (l * l + lambda * g * g);
+          }
+        } else {
+          for (std::int64_t j = 0; j < count; ++j) {
+            const float l = l_row + l_column[j];
+            const float g = g_row * g_column[j];
+            r_hat[j] = scale * (r_hat[j] + lambda * q_hat[j]) / (l + lambda * g);
           }
         }
-        columns_.inverse(r, scratch);
-        for (std::int64_t y = 0; y < height; ++y) std::copy_n(r + y * kBatch, count, gradient.row(y) + first);
       }
+      columns_.inverse(r, scratch);
+      for (std::int64_t y = 0; y < height; ++y) std::copy_n(r + y * kBatch, count, gradient.row(y) + first);
     });
   }
 
@@ -160,10 +163,11 @@ class CpuSolver final : public core::Solver {
   Equation equation_;
   float color_weight_;
   int threads_;
-  core::Spectrum spectrum_;
+  std::vector<float> laplacian_rows_, laplacian_columns_, gaussian_rows_, gaussian_columns_;  // eigenvalues
   std::vector<double> gaussian_;
   Dct rows_, columns_;
   std::vector<float> workspace_;  // two planes: r, which becomes d, and q
+  std::vector<float> row_memory_, column_memory_;
 };
 
 }  // namespace
@@ -173,4 +177,7 @@ std::unique_ptr<core::Solver> make_solver(Size size, Equation equation, double c
   return std::make_unique<CpuSolver>(size, equation, color_weight, sigma, threads);
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

@@ -3,7 +3,10 @@
 #include "cpu/parallel.hpp"
 #include "cpu/vectorize.hpp"
 
+#include "cpu/target_begin.hpp"
+
 namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
 // out[x] = sum over the 4-neighbours of x of term(x, n), where n is the neighbour's offset from x in memory.
@@ -67,4 +70,7 @@ void laplacian(const Planes& image, const Planes& out, int threads) {
   });
 }
 
+}  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

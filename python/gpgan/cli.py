@@ -308,6 +308,7 @@ def info(
     facts = {
         "version": gpgan.__version__,
         "instruction set": _core.cpu_target(),
+        "instruction sets": _core.cpu_targets(),
         "threads": _core.resolve_threads(),
         "CUDA": "not built: this version has the CPU backend only",
         "Python": platform.python_version(),
@@ -326,7 +327,8 @@ def info(
         typer.echo(json.dumps(keys | {"generators": generators}))
         return
     for name, value in facts.items():
-        typer.echo(f"{name:<16} {'none' if value is None else value}")
+        shown_value = ", ".join(value) if isinstance(value, list) else value
+        typer.echo(f"{name:<16} {'none' if shown_value is None else shown_value}")
     for name, said in generators.items():
         typer.echo(f"{'generator':<16} {name}")
         for key, value in said.items():

@@ -67,7 +67,7 @@ class Blender {
   // Takes the three images in and gives what a generator needs. The source may be smaller or larger than the
   // target; a channel more than the target's is its alpha, which multiplies the mask and is the mask where
   // `mask` is empty. The mask has the source's size: floats in [0, 1], integers 0..max, or integers 0 and 1.
-  // The target's memory must stay valid until finish().
+  // The source's and the target's memory is read again in finish(): until then it must stay valid, and as it is.
   GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask = {},
                           Offset offset = {});
 
@@ -94,7 +94,10 @@ int resolve_threads(int threads);
 // "1.2.3"
 std::string version();
 
-// The instruction set that the CPU kernels run with, for example "x86-64".
+// The instruction set that the CPU kernels of a Blender made now run with: GPGAN_CPU_TARGET, or the best of
+// cpu_targets(), those that this machine can run. "baseline" is what every machine of its kind has; "x86-64-v3" is
+// AVX2 and FMA, "x86-64-v4" AVX-512.
 std::string cpu_target();
+std::vector<std::string> cpu_targets();
 
 }  // namespace gpgan

@@ -1,0 +1,116 @@
+// One bit a pixel: regions of an image, 64 pixels to a word.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cpu/target_begin.hpp"
+
+namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
+
+class BitPlane {
+ public:
+  BitPlane() = default;
+  BitPlane(std::int64_t height, std::int64_t width) { resize(height, width); }
+
+  // All bits become 0. Memory is kept from larger sizes.
+  void resize(std::int64_t height, std::int64_t width) {
+    height_ = height;
+    width_ = width;
+    stride_ = (width + 63) / 64;
+    words_.assign(static_cast<std::size_t>(height * stride_), 0);
+  }
+  [[nodiscard]] std::int64_t height() const { return height_; }
+  [[nodiscard]] std::int64_t width() const { return width_; }
+  [[nodiscard]] std::int64_t stride() const { return stride_; }  // words a row; bits beyond the width are 0
+  [[nodiscard]] std::uint64_t* row(std::int64_t y) { return words_.data() + y * stride_; }
+  [[nodiscard]] const std::uint64_t* row(std::int64_t y) const { return words_.data() + y * stride_; }
+  // The bits of the row's last word that are pixels.
+  [[nodiscard]] std::uint64_t last_word() const { return ~std::uint64_t{0} >> ((64 - width_ % 64) % 64); }
+
+  [[nodiscard]] bool test(std::int64_t y, std::int64_t x) const { return (row(y)[x / 64] >> (x % 64) & 1) != 0; }
+  void set(std::int64_t y, std::int64_t x) { row(y)[x / 64] |= std::uint64_t{1} << (x % 64); }
+
+  friend bool operator==(const BitPlane&, const BitPlane&) = default;
+
+  // Of the part of a rectangle that lies within the plane.
+  [[nodiscard]] bool any(std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width) const {
+    return find(top, left, height, width, 0);
+  }
+  [[nodiscard]] bool all(std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width) const {
+    return !find(top, left, height, width, ~std::uint64_t{0});
+  }
+  [[nodiscard]] bool any() const { return any(0, 0, height_, width_); }
+  [[nodiscard]] bool all() const { return all(0, 0, height_, width_); }
+
+ private:
+  // Is there a bit, after a flip of all?
+  [[nodiscard]] bool find(std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width,
+                          std::uint64_t flip) const {
+    const std::int64_t bottom = std::min(top + height, height_);
+    const std::int64_t right = std::min(left + width, width_);
+    top = std::max<std::int64_t>(top, 0);
+    left = std::max<std::int64_t>(left, 0);
+    if (left >= right) return false;
+    const std::int64_t first = left / 64;
+    const std::int64_t last = (right - 1) / 64;
+    const std::uint64_t from = ~std::uint64_t{0} << (left % 64);
+    const std::uint64_t to = ~std::uint64_t{0} >> (63 - (right - 1) % 64);
+    for (std::int64_t y = top; y < bottom; ++y) {
+      const std::uint64_t* words = row(y);
+      if (first == last) {
+        if (((words[first] ^ flip) & from & to) != 0) return true;
+        continue;
+      }
+      std::uint64_t found = ((words[first] ^ flip) & from) | ((words[last] ^ flip) & to);
+      for (std::int64_t i = first + 1; i < last; ++i) found |= words[i] ^ flip;
+      if (found != 0) return true;
+    }
+    return false;
+  }
+
+  std::int64_t height_ = 0;
+  std::int64_t width_ = 0;
+  std::int64_t stride_ = 0;
+  std::vector<std::uint64_t> words_;
+};
+
+// 64 flags of 0 or 1 as a word.
+inline std::uint64_t pack(const std::uint8_t (&flags)[64]) {
+  std::uint64_t word = 0;
+  for (int byte = 0; byte < 8; ++byte) {
+    // Eight flags, the lowest bit of a byte each, meet in the highest byte of the product.
+    std::uint64_t eight = 0;
+    for (int i = 0; i < 8; ++i) eight |= static_cast<std::uint64_t>(flags[8 * byte + i]) << (8 * i);
+    word |= (eight * 0x0102040810204080U >> 56) << (8 * byte);
+  }
+  return word;
+}
+
+// to = the pixels of `from` whose four neighbours are in it too; what lies beyond the image counts as in.
+inline void erode4(const BitPlane& from, BitPlane& to) {
+  to.resize(from.height(), from.width());
+  const std::int64_t words = from.stride();
+  if (words == 0) return;
+  const std::uint64_t beyond = ~from.last_word();
+  for (std::int64_t y = 0; y < from.height(); ++y) {
+    const std::uint64_t* here = from.row(y);
+    const std::uint64_t* above = from.row(std::max<std::int64_t>(y - 1, 0));
+    const std::uint64_t* below = from.row(std::min(y + 1, from.height() - 1));
+    std::uint64_t* out = to.row(y);
+    for (std::int64_t i = 0; i < words; ++i) {
+      const std::uint64_t word = i + 1 < words ? here[i] : here[i] | beyond;
+      const std::uint64_t before = i > 0 ? here[i - 1] >> 63 : 1;
+      std::uint64_t after = 1;
+      if (i + 1 < words) after = here[i + 1] & 1;
+      out[i] = here[i] & above[i] & below[i] & (word << 1 | before) & (word >> 1 | after << 63);
+    }
+  }
+}
+
+}  // namespace GPGAN_CPU_NAMESPACE
+}  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"

@@ -1,0 +1,27 @@
+// Rows of the caller's pixels as planar float rows in [0, 1], and back.
+#pragma once
+
+#include <cstdint>
+
+#include "gpgan/image.hpp"
+
+#include "cpu/target_begin.hpp"
+
+namespace gpgan::cpu {
+inline namespace GPGAN_CPU_NAMESPACE {
+
+// Pixels [x, x + count) of row y: channel c goes to out + c * stride. Floats are clamped.
+void read_row(const ConstImageView& view, std::int64_t y, std::int64_t x, std::int64_t count, float* out,
+              std::int64_t stride);
+
+// The same way back: clamped, rounded to nearest.
+void write_row(const float* in, std::int64_t stride, const ImageView& view, std::int64_t y, std::int64_t x,
+               std::int64_t count);
+
+// Bit for bit, between views of one dtype and shape.
+void copy_row(const ConstImageView& from, const ImageView& to, std::int64_t y, std::int64_t x, std::int64_t count);
+
+}  // namespace GPGAN_CPU_NAMESPACE
+}  // namespace gpgan::cpu
+
+#include "cpu/target_end.hpp"
