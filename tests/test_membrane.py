@@ -127,6 +127,17 @@ def test_membrane_native_matches_reference_on_large_regions(rng):
     assert off.mean() <= tolerances.MEMBRANE_MEAN
 
 
+@pytest.mark.parametrize("shape", [(301, 507), (320, 448)])
+def test_membrane_native_matches_reference_where_large_cells_meet_the_border(shape):
+    # The seam and jumps of the largest size run into a border that does or does not cut the solver's cells.
+    y, x = np.mgrid[0 : 1 : shape[0] * 1j, 0 : 1 : shape[1] * 1j]
+    mask = (x > 0.5).astype(float)
+    target = np.stack([y < 0.5, x + y < 1, np.sin(9 * x + 5 * y) > 0], axis=2).astype(float)
+    off = np.abs(ops.membrane(1 - target, target, mask) - reference.membrane(1 - target, target, mask))
+    assert off.max() <= tolerances.MEMBRANE_MAX
+    assert off.mean() <= tolerances.MEMBRANE_MEAN
+
+
 def test_membrane_is_the_same_for_any_number_of_threads(rng):
     source, target = draw_image(rng, 301, 257), draw_image(rng, 301, 257)
     mask = draw_mask(rng, 301, 257)

@@ -77,14 +77,16 @@ class BitPlane {
   std::vector<std::uint64_t> words_;
 };
 
+// The lowest bits of eight bytes, whose other bits are 0: they meet in the highest byte of the product.
+inline std::uint64_t gather_lowest(std::uint64_t bytes) { return bytes * 0x0102040810204080U >> 56; }
+
 // 64 flags of 0 or 1 as a word.
 inline std::uint64_t pack(const std::uint8_t (&flags)[64]) {
   std::uint64_t word = 0;
   for (int byte = 0; byte < 8; ++byte) {
-    // Eight flags, the lowest bit of a byte each, meet in the highest byte of the product.
     std::uint64_t eight = 0;
     for (int i = 0; i < 8; ++i) eight |= static_cast<std::uint64_t>(flags[8 * byte + i]) << (8 * i);
-    word |= (eight * 0x0102040810204080U >> 56) << (8 * byte);
+    word |= gather_lowest(eight) << (8 * byte);
   }
   return word;
 }

@@ -1,7 +1,9 @@
 // Between the caller's pixels and the core's planes.
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -114,6 +116,29 @@ bool only_zero_and_one(const ConstImageView& view) {
   return true;
 }
 
+// 64 bytes as bits; the two flags stay if they are 0 and 255 alone, and 0 and 1 alone. Then the lowest bit says it all.
+std::uint64_t pack_bytes(const std::uint8_t* bytes, bool& only_tops, bool& only_ones) {
+  constexpr std::uint64_t kLowest = 0x0101010101010101U;
+  std::uint64_t word = 0;
+  std::uint64_t not_tops = 0;
+  std::uint64_t not_ones = 0;
+  for (int i = 0; i < 8; ++i) {
+    std::uint64_t eight = 0;
+    if constexpr (std::endian::native == std::endian::little) {
+      std::memcpy(&eight, bytes + std::ptrdiff_t{8} * i, 8);
+    } else {
+      for (int k = 0; k < 8; ++k) eight |= static_cast<std::uint64_t>(bytes[8 * i + k]) << (8 * k);
+    }
+    const std::uint64_t lowest = eight & kLowest;
+    not_tops |= eight ^ (lowest * 255);
+    not_ones |= eight ^ lowest;
+    word |= gather_lowest(lowest) << (8 * i);
+  }
+  only_tops &= not_tops == 0;
+  only_ones &= not_ones == 0;
+  return word;
+}
+
 }  // namespace
 
 void check_range(const ConstImageView& view, const char* argument, int threads) {
@@ -154,48 +179,44 @@ void load_bytes(const ConstImageView& view, Offset offset, std::uint8_t* out, Si
 bool load_bits(const ConstImageView& view, bool as_mask, Offset offset, Size size, BitPlane& out, int threads) {
   return with_type(view.dtype, [&]<typename T>(T) {
     constexpr T kTop = std::is_floating_point_v<T> ? T{1} : std::numeric_limits<T>::max();
-    // Every pixel of the view counts, those outside the image too.
     std::atomic<bool> tops = true;
     std::atomic<bool> ones = as_mask && std::is_integral_v<T>;
+    out.resize(size.height, size.width);
+    // Every pixel of the view counts, those outside the image too.
     parallel_for(view.height, view.width, threads, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t y = begin; y < end && (tops || ones); ++y) {
         bool only_tops = true;
         bool only_ones = true;
-        const auto look = [&](T value) {
-          only_tops &= value == T{0} || value == kTop;
-          only_ones &= value <= T{1};
-        };
-        if (view.strides[1] == static_cast<std::ptrdiff_t>(sizeof(T))) {
-          const T* row = pixel<T>(view, y, 0, 0);
-          for (std::int64_t x = 0; x < view.width; ++x) look(row[x]);
-        } else {
-          for (std::int64_t x = 0; x < view.width; ++x) look(*pixel<T>(view, y, x, 0));
+        std::uint64_t* bits = y + offset.top >= 0 && y + offset.top < size.height ? out.row(y + offset.top) : nullptr;
+        // Up to where a word of the image ends.
+        for (std::int64_t x = 0; x < view.width;) {
+          const std::int64_t at = x + offset.left;
+          const std::int64_t first = (at % 64 + 64) % 64;
+          const std::int64_t count = std::min(64 - first, view.width - x);
+          std::uint8_t flags[64] = {};
+          const auto look = [&](std::int64_t i, T value) {
+            only_tops &= value == T{0} || value == kTop;
+            only_ones &= value <= T{1};
+            flags[first + i] = value != T{0} ? 1 : 0;
+          };
+          std::uint64_t word = 0;
+          if (std::is_same_v<T, std::uint8_t> && view.strides[1] == 1 && count == 64) {
+            word = pack_bytes(reinterpret_cast<const std::uint8_t*>(pixel<T>(view, y, x, 0)), only_tops, only_ones);
+          } else {
+            for (std::int64_t i = 0; i < count; ++i) look(i, *pixel<T>(view, y, x + i, 0));
+            word = pack(flags);
+          }
+          if (bits != nullptr && at >= 0 && at < size.width) {
+            if (at - first + 64 > size.width) word &= out.last_word();
+            bits[at / 64] |= word;
+          }
+          x += count;
         }
         if (!only_tops) tops = false;
         if (!only_ones) ones = false;
       }
     });
-    if (!tops && !ones) return false;
-
-    out.resize(size.height, size.width);
-    const std::int64_t left = std::clamp<std::int64_t>(offset.left, 0, size.width);
-    const std::int64_t right = std::clamp<std::int64_t>(offset.left + view.width, left, size.width);
-    parallel_for(size.height, size.width, threads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t y = begin; y < end; ++y) {
-        const std::int64_t from = y - offset.top;
-        if (from < 0 || from >= view.height) continue;
-        for (std::int64_t x = left; x < right;) {
-          const std::int64_t stop = std::min(x / 64 * 64 + 64, right);
-          std::uint8_t flags[64] = {};
-          for (std::int64_t i = x; i < stop; ++i) {
-            flags[i % 64] = *pixel<T>(view, from, i - offset.left, 0) != T{0} ? 1 : 0;
-          }
-          out.row(y)[x / 64] = pack(flags);
-          x = stop;
-        }
-      }
-    });
-    return true;
+    return tops || ones;
   });
 }
 

@@ -238,111 +238,109 @@ void FullSize::mark_varying(std::int64_t block, std::uint8_t* varies) const {
   });
 }
 
-// As cpu::area_average of what `read(y, x, count, rows, spare)` gives within `where`, 0 elsewhere; `spare` has room for
-// count * (channels + 1) floats.
-template <typename Read>
-void FullSize::area_average(const core::Planes& out, Rectangle where, Read read) {
-  constexpr std::int64_t kColumns = 512;  // at a time, so that a row and its sums stay in the nearest cache
-  const std::int64_t width = where.right - where.left;
-  const Size to = out.size;
+// cpu::area_average of all that a generator is shown, in one pass over the images: the target, the source, the mask,
+// and for the membrane the difference inside the mask.
+void FullSize::averages(const core::Planes& target, const core::Planes& source, const core::Planes& mask) {
+  constexpr std::int64_t kColumns = 256;  // at a time, so that a row and its sums stay in the nearest cache
+  const Size to = target.size;
+  masked_average_.resize(static_cast<std::size_t>(channels_ * to.pixels()));
+  const Planes difference{masked_average_.data(), channels_, to};
+  const std::int64_t planes = 3 * channels_ + 1;
   parallel_tasks(to.height, threads_, [&](std::int64_t row, int worker) {
     std::vector<float>& memory = scratch_[static_cast<std::size_t>(worker)];
-    const std::int64_t channels = out.channels;
-    const auto floats = static_cast<std::size_t>(channels * width + (2 * channels + 1) * kColumns);
-    if (memory.size() < floats) memory.resize(floats);
-    const Rows sums{memory.data(), width};
-    const Rows rows{memory.data() + channels * width, kColumns};
-    float* spare = rows.data + channels * kColumns;
+    memory.resize(static_cast<std::size_t>(planes * (size_.width + kColumns)));
+    const Rows sums{memory.data(), size_.width};
+    const Rows rows{memory.data() + planes * size_.width, kColumns};
     // In units of 1 / to.height of an input row all edges are whole numbers.
     const std::int64_t begin = row * size_.height;
     const std::int64_t end = begin + size_.height;
-    const std::int64_t first = std::max(begin / to.height, where.top);
-    const std::int64_t last = std::min((end + to.height - 1) / to.height, where.bottom);
-    for (std::int64_t left = 0; left < width; left += kColumns) {
-      const std::int64_t count = std::min(kColumns, width - left);
-      for (std::int64_t c = 0; c < channels; ++c) std::fill_n(sums.channel(c) + left, count, 0.0F);
-      for (std::int64_t y = first; y < last; ++y) {
+    std::fill_n(sums.data, planes * size_.width, 0.0F);
+    for (std::int64_t left = 0; left < size_.width; left += kColumns) {
+      const std::int64_t count = std::min(kColumns, size_.width - left);
+      const bool within = left < support_.right && left + count > support_.left;
+      for (std::int64_t y = begin / to.height; y < (end + to.height - 1) / to.height; ++y) {
         const std::int64_t overlap = std::min(end, (y + 1) * to.height) - std::max(begin, y * to.height);
         const float weight = static_cast<float>(static_cast<double>(overlap) / static_cast<double>(size_.height));
-        read(y, where.left + left, count, rows, spare);
-        for (std::int64_t c = 0; c < channels; ++c) {
-          const float* from = rows.channel(c);
-          float* sum = sums.channel(c) + left;
+        const bool masked = within && y >= support_.top && y < support_.bottom;
+        read_for_averages(y, left, count, masked, rows);
+        for (std::int64_t plane = 0; plane < (masked ? planes : 2 * channels_); ++plane) {
+          const float* from = rows.channel(plane);
+          float* sum = sums.channel(plane) + left;
           GPGAN_INDEPENDENT_LOOP
           for (std::int64_t i = 0; i < count; ++i) sum[i] += weight * from[i];
         }
       }
     }
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float* sum = sums.channel(c) - where.left;
-      const auto at = [&](std::int64_t i) { return i >= where.left && i < where.right ? sum[i] : 0.0F; };
-      for (std::int64_t x = 0; x < to.width; ++x) {
-        // Likewise in units of 1 / to.width of a column: two ends, and whole columns between them.
-        const std::int64_t left = x * size_.width;
-        const std::int64_t right = left + size_.width;
-        const std::int64_t from = left / to.width;
-        const std::int64_t until = (right - 1) / to.width;
-        double total = 0;
-        if (from == until) {
-          total = static_cast<double>(size_.width) * static_cast<double>(at(from));
-        } else {
-          float whole = 0;
-          for (std::int64_t i = std::max(from + 1, where.left); i < std::min(until, where.right); ++i) whole += sum[i];
-          total = static_cast<double>((from + 1) * to.width - left) * static_cast<double>(at(from)) +
-                  static_cast<double>(to.width) * static_cast<double>(whole) +
-                  static_cast<double>(right - until * to.width) * static_cast<double>(at(until));
-        }
-        out.channel(c).row(row)[x] = static_cast<float>(total / static_cast<double>(size_.width));
-      }
+    for (std::int64_t c = 0; c < channels_; ++c) {
+      average_columns(sums.channel(c), target.channel(c).row(row), to.width);
+      average_columns(sums.channel(channels_ + c), source.channel(c).row(row), to.width);
+      average_columns(sums.channel(2 * channels_ + 1 + c), difference.channel(c).row(row), to.width);
     }
+    average_columns(sums.channel(2 * channels_), mask.row(row), to.width);
   });
 }
 
-void FullSize::averages(const core::Planes& target, const core::Planes& source, const core::Planes& mask) {
-  const Rectangle all{0, 0, size_.height, size_.width};
-  area_average(target, all, [&](std::int64_t y, std::int64_t x, std::int64_t count, const Rows& rows, float*) {
-    read_target(y, x, count, rows);
-  });
-  area_average(source, all, [&](std::int64_t y, std::int64_t x, std::int64_t count, const Rows& rows, float*) {
-    read_source(y, x, count, rows);
-  });
-  area_average(mask, support_.empty() ? Rectangle{} : support_,
-               [&](std::int64_t y, std::int64_t x, std::int64_t count, const Rows& rows, float*) {
-                 read_mask(y, x, count, rows.data);
-               });
+// Target and source; where `masked`, mask and source - target inside it too.
+void FullSize::read_for_averages(std::int64_t y, std::int64_t x, std::int64_t count, bool masked,
+                                 const Rows& out) const {
+  const Rows source{out.channel(channels_), out.stride};
+  read_target(y, x, count, out);
+  read_source(y, x, count, source);
+  if (!masked) return;
+  float* mask = out.channel(2 * channels_);
+  read_mask(y, x, count, mask);
+  for (std::int64_t c = 0; c < channels_; ++c) {
+    const float* t = out.channel(c);
+    const float* s = source.channel(c);
+    float* d = out.channel(2 * channels_ + 1 + c);
+    GPGAN_INDEPENDENT_LOOP
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float value = s[i] - t[i];  // apart, or g++ keeps a branch
+      d[i] = mask[i] > 0 ? value : 0;
+    }
+  }
+}
+
+void FullSize::average_columns(const float* sum, float* out, std::int64_t count) const {
+  for (std::int64_t x = 0; x < count; ++x) {
+    // As above in units of 1 / count of a column: two ends, and whole columns between them.
+    const std::int64_t left = x * size_.width;
+    const std::int64_t right = left + size_.width;
+    const std::int64_t from = left / count;
+    const std::int64_t until = (right - 1) / count;
+    double total = 0;
+    if (from == until) {
+      total = static_cast<double>(size_.width) * static_cast<double>(sum[from]);
+    } else {
+      // Partial sums, as one would wait for itself.
+      float partial[4] = {};
+      std::int64_t i = from + 1;
+      for (; i + 4 <= until; i += 4) {
+        for (std::int64_t k = 0; k < 4; ++k) partial[k] += sum[i + k];
+      }
+      for (; i < until; ++i) partial[0] += sum[i];
+      const float whole = (partial[0] + partial[1]) + (partial[2] + partial[3]);
+      total = static_cast<double>((from + 1) * count - left) * static_cast<double>(sum[from]) +
+              static_cast<double>(count) * static_cast<double>(whole) +
+              static_cast<double>(right - until * count) * static_cast<double>(sum[until]);
+    }
+    out[x] = static_cast<float>(total / static_cast<double>(size_.width));
+  }
 }
 
 void FullSize::add_membrane(const core::Planes& difference) {
-  if (inside().all()) {
-    // The image hangs together, so that only a region that is all of it has no boundary: w = 0.
-    has_membrane_ = false;
-  } else {
-    membrane_.solve(inside(), channels_, [&](std::int64_t y, std::int64_t x, float* values) {
-      float source[4];
-      float target[4];
-      read_source(y, x, 1, {source, 1});
-      read_target(y, x, 1, {target, 1});
-      for (std::int64_t c = 0; c < channels_; ++c) values[c] = target[c] - source[c];
-    });
-    has_membrane_ = true;
-  }
-  area_average(difference, support_,
-               [&](std::int64_t y, std::int64_t x, std::int64_t count, const Rows& rows, float* spare) {
-                 const Rows target{spare, count};
-                 float* mask = spare + channels_ * count;
-                 read_source(y, x, count, rows);
-                 read_target(y, x, count, target);
-                 read_mask(y, x, count, mask);
-                 for (std::int64_t c = 0; c < channels_; ++c) {
-                   float* d = rows.channel(c);
-                   const float* t = target.channel(c);
-                   for (std::int64_t i = 0; i < count; ++i) {
-                     const float value = d[i] - t[i];  // apart, or g++ keeps a branch
-                     d[i] = mask[i] > 0 ? value : 0;
-                   }
-                 }
-               });
-  if (has_membrane_) membrane_.add_area_average(difference);
+  std::copy(masked_average_.begin(), masked_average_.end(), difference.data);
+  // The image hangs together, so that only a region that is all of it has no boundary: w = 0.
+  if (inside().all()) return;
+  membrane_.solve(inside(), channels_, [&](std::int64_t y, std::int64_t x, float* values) {
+    float source[4];
+    float target[4];
+    read_source(y, x, 1, {source, 1});
+    read_target(y, x, 1, {target, 1});
+    for (std::int64_t c = 0; c < channels_; ++c) values[c] = target[c] - source[c];
+  });
+  has_membrane_ = true;
+  membrane_.add_area_average(difference);
 }
 
 void FullSize::keep_apart(const ImageView& out) {

@@ -61,8 +61,8 @@ class FullSize {
  private:
   void load_mask(const core::Inputs& inputs);
   void extend_source(const core::Inputs& inputs);
-  template <typename Read>
-  void area_average(const core::Planes& out, Rectangle where, Read read);
+  void read_for_averages(std::int64_t y, std::int64_t x, std::int64_t count, bool masked, const Rows& out) const;
+  void average_columns(const float* sum, float* out, std::int64_t count) const;
 
   core::Size size_;
   std::int64_t channels_;
@@ -77,6 +77,7 @@ class FullSize {
   Rectangle support_;
   bool has_extended_ = false;
   std::vector<float> extended_, alpha_;  // the source as planes, where parts of it had to be made up
+  std::vector<float> masked_average_;    // of the difference inside the mask
   bool has_membrane_ = false;
   Membrane membrane_;
   std::vector<std::byte> target_copy_, source_copy_;

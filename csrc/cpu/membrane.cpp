@@ -44,7 +44,7 @@ constexpr float kHold = 0.8F;
 // of a tenth of a level of 255 a third of that.
 constexpr int clearance(int level) { return level == 1 ? 2 : 3; }
 constexpr std::int64_t kChunk = 64;        // blocks that are summed up together
-constexpr std::int64_t kChunkWork = 1024;  // and what they weigh in parallel_for
+constexpr std::int64_t kChunkWork = 4096;  // and what they weigh in parallel_for
 constexpr std::int64_t kSide = 4;          // cells along a block
 constexpr int kWest = 0;
 constexpr int kEast = 1;
@@ -1210,6 +1210,21 @@ constexpr std::int64_t kTileHeight = 32;
 constexpr std::int64_t kTileWidth = 128;
 constexpr std::int64_t kTileScratch = 10240;
 
+// For short rows a memcpy of unknown size is slow: g++ expands it to a string instruction.
+void copy_row(const float* from, std::int64_t count, float* to) {
+  constexpr std::int64_t kStep = 16;
+  std::int64_t x = 0;
+  for (; x + kStep <= count; x += kStep) {
+    std::memcpy(to + x, from + x, kStep * sizeof(float));
+    asm volatile("" ::: "memory");  // or the loop is taken for the memcpy that it avoids
+  }
+  if (x < count && count >= kStep) {
+    std::memcpy(to + count - kStep, from + count - kStep, kStep * sizeof(float));
+    return;
+  }
+  for (; x < count; ++x) to[x] = from[x];
+}
+
 // Bilinear between the centres of cells of twice the size: `coarse` begins `above` rows and `before` columns ahead of
 // the first cells' own.
 void interpolate(const float* coarse, std::int64_t coarse_width, std::int64_t above, std::int64_t before,
@@ -1318,8 +1333,7 @@ void Membrane::read(int level, std::int64_t channel, std::int64_t top, std::int6
       fill_window(level, channel, top + y - odd_y, left + x - odd_x, h + odd_y + ((h + odd_y) & 1), window_width,
                   window, scratch);
       for (std::int64_t i = 0; i < h; ++i) {
-        std::memcpy(out + (y + i) * out_stride + x, window + (i + odd_y) * window_width + odd_x,
-                    sizeof(float) * static_cast<std::size_t>(w));
+        copy_row(window + (i + odd_y) * window_width + odd_x, w, out + (y + i) * out_stride + x);
       }
     }
   }
@@ -1346,7 +1360,7 @@ void Membrane::add_area_average(const core::Planes& out) const {
   while (coarse < 5 && coarse + 1 < count_ && (std::int64_t{8} << coarse) * rows_to <= height_ &&
          (std::int64_t{8} << coarse) * columns_to <= width_)
     ++coarse;
-  constexpr std::int64_t kStep = 128;  // whole cells of every such level
+  constexpr std::int64_t kStep = 64;  // whole cells of every such level
   // How much of pixel `to` a cell covers, as a share of the pixel.
   const auto share = [](std::int64_t cell, std::int64_t size, std::int64_t from, std::int64_t to, std::int64_t pixel) {
     const std::int64_t begin = std::max(cell * size * to, pixel * from);
