@@ -112,6 +112,81 @@ inline void erode4(const BitPlane& from, BitPlane& to) {
   }
 }
 
+// to |= `from` and its 8 neighbours, for a whole plane.
+inline void dilate8(const BitPlane& from, BitPlane& to) {
+  const std::int64_t words = from.stride();
+  if (words == 0) return;
+  for (std::int64_t y = 0; y < from.height(); ++y) {
+    const std::uint64_t* rows[3] = {from.row(std::max<std::int64_t>(y - 1, 0)), from.row(y),
+                                    from.row(std::min(y + 1, from.height() - 1))};
+    std::uint64_t* out = to.row(y);
+    const auto column = [&](std::int64_t i) { return rows[0][i] | rows[1][i] | rows[2][i]; };
+    std::uint64_t before = 0;
+    std::uint64_t here = column(0);
+    for (std::int64_t i = 0; i < words; ++i) {
+      const std::uint64_t after = i + 1 < words ? column(i + 1) : 0;
+      out[i] |= here | here << 1 | here >> 1 | before >> 63 | after << 63;
+      before = here;
+      here = after;
+    }
+    out[words - 1] &= to.last_word();
+  }
+}
+
+// The even bits of a word, side by side, and back.
+inline std::uint64_t compress_even(std::uint64_t word) {
+  word &= 0x5555555555555555U;
+  word = (word | word >> 1) & 0x3333333333333333U;
+  word = (word | word >> 2) & 0x0F0F0F0F0F0F0F0FU;
+  word = (word | word >> 4) & 0x00FF00FF00FF00FFU;
+  word = (word | word >> 8) & 0x0000FFFF0000FFFFU;
+  return (word | word >> 16) & 0x00000000FFFFFFFFU;
+}
+inline std::uint64_t spread_even(std::uint64_t word) {
+  word &= 0x00000000FFFFFFFFU;
+  word = (word | word << 16) & 0x0000FFFF0000FFFFU;
+  word = (word | word << 8) & 0x00FF00FF00FF00FFU;
+  word = (word | word << 4) & 0x0F0F0F0F0F0F0F0FU;
+  word = (word | word << 2) & 0x3333333333333333U;
+  return (word | word << 1) & 0x5555555555555555U;
+}
+
+// coarse(y, x) = is a bit set among fine rows 2y - 1 to 2y + 2 and columns 2x - 1 to 2x + 2, those beyond the plane
+// left out? Pixels of core::Backend::downsample are made of these.
+inline void downsample_any(const BitPlane& fine, BitPlane& coarse) {
+  coarse.resize((fine.height() + 1) / 2, (fine.width() + 1) / 2);
+  const std::int64_t words = fine.stride();
+  for (std::int64_t y = 0; y < coarse.height(); ++y) {
+    const auto column = [&](std::int64_t i) {
+      std::uint64_t word = 0;
+      const std::int64_t end = std::min(2 * y + 3, fine.height());
+      for (std::int64_t row = std::max<std::int64_t>(2 * y - 1, 0); row < end; ++row) word |= fine.row(row)[i];
+      return word;
+    };
+    std::uint64_t before = 0;
+    std::uint64_t here = words > 0 ? column(0) : 0;
+    for (std::int64_t i = 0; i < words; ++i) {
+      const std::uint64_t after = i + 1 < words ? column(i + 1) : 0;
+      const std::uint64_t any =
+          here | (here << 1 | before >> 63) | (here >> 1 | after << 63) | (here >> 2 | after << 62);
+      coarse.row(y)[i / 2] |= compress_even(any) << (i % 2 * 32);
+      before = here;
+      here = after;
+    }
+    if (coarse.stride() > 0) coarse.row(y)[coarse.stride() - 1] &= coarse.last_word();
+  }
+}
+
+// fine(y, x) |= coarse(y / 2, x / 2).
+inline void add_doubled(const BitPlane& coarse, BitPlane& fine) {
+  for (std::int64_t y = 0; y < fine.height(); ++y) {
+    const std::uint64_t* from = coarse.row(y / 2);
+    std::uint64_t* to = fine.row(y);
+    for (std::int64_t i = 0; i < fine.stride(); ++i) to[i] |= spread_even(from[i / 2] >> (i % 2 * 32));
+    if (fine.stride() > 0) to[fine.stride() - 1] &= fine.last_word();
+  }
+}
+
 }  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu
 

@@ -43,6 +43,7 @@ class FullSize {
   // Where the mask is above 0: the pixels, and a rectangle around them.
   [[nodiscard]] const BitPlane& inside() const { return inset_.inside(); }
   [[nodiscard]] const Rectangle& support() const { return support_; }
+  [[nodiscard]] bool mask_is_binary() const { return mask_kind_ == MaskKind::kBits; }
   [[nodiscard]] bool has_membrane() const { return has_membrane_; }
 
   // `count` pixels of row y, from column x on.

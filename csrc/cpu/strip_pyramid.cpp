@@ -39,7 +39,7 @@ constexpr double kHaloTolerance = 5e-6;
 // A right-hand side up to this is nothing: a sixth of the tolerance against the exact solution on every level.
 constexpr float kQuiet = 2e-6F;
 constexpr std::int64_t kBlock = 16;           // side of the squares that are looked at for something to solve
-constexpr std::int64_t kWindowColumns = 256;  // of the part that is used
+constexpr std::int64_t kWindowColumns = 384;  // of the part that is used
 constexpr std::int64_t kReducedRows = 16;     // that a task makes
 constexpr std::int64_t kPad = 16;             // floats before and after a row, for neighbours beyond it
 constexpr std::int64_t kMembraneRows = 16;    // that are read at a time
@@ -166,7 +166,7 @@ class StripPyramid final : public core::Pyramid {
       Level& level = levels_.emplace_back();
       level.size = size;
       // Under Carry::kCorrection windows follow the seam, and what is solved beside it is wasted.
-      const std::int64_t wanted = (carry_ == Carry::kCorrection ? 64 : 128) + 2 * halo_;
+      const std::int64_t wanted = (carry_ == Carry::kCorrection ? 64 : 156) + 2 * halo_;
       const std::int64_t rows = std::min(good_length(wanted), size.height);
       level.solver = std::make_unique<WindowSolver>(local_, rows);
       level.used_rows = rows == size.height ? rows : rows - 2 * halo_;
@@ -185,22 +185,45 @@ class StripPyramid final : public core::Pyramid {
   void add_membrane(const Planes& difference) override { full_.add_membrane(difference); }
 
   void reduce(std::size_t index) override {
-    if (index + 2 == levels_.size()) place_regions();
+    if (index + 2 == levels_.size()) {
+      place_regions();
+      if (only_seam()) find_seam();
+    }
     Level& level = levels_[index];
     if (!level.kept) return;
     const Rectangle region = level.region;
     const std::int64_t height = region.bottom - region.top;
     const std::int64_t width = region.right - region.left;
     level.difference.resize(static_cast<std::size_t>((channels_ + 1) * height * width));  // and the mask
-    reduce_rows(index, {true, false}, region, [&](std::int64_t plane, std::int64_t y) {
-      return level.difference.data() + (plane * height + y - region.top) * width;
-    });
+    const auto row = [&](std::int64_t plane, std::int64_t y) {
+      return level.difference.data() + (plane * height + y - region.top) * width - region.left;
+    };
+    reductions_.clear();
+    for (std::int64_t top = region.top; top < region.bottom; top += kReducedRows) {
+      const std::int64_t bottom = std::min(top + kReducedRows, region.bottom);
+      if (only_seam()) {
+        add_reductions(level, {top, region.left, bottom, region.right});
+      } else {
+        reductions_.push_back({top, region.left, bottom, region.right});
+      }
+    }
+    if (only_seam()) {
+      // Elsewhere the mask is 0 or 1, and the difference counts for nothing.
+      for (std::int64_t y = region.top; y < region.bottom; ++y) {
+        float* mask = row(channels_, y);
+        for (std::int64_t x = region.left; x < region.right; ++x) mask[x] = level.inside.test(y, x) ? 1.0F : 0.0F;
+      }
+    }
+    reduce_parts(index, {true, false}, row);
     if (carry_ == Carry::kCorrection) return;
     level.target.resize(static_cast<std::size_t>(channels_ * level.size.pixels()));
-    reduce_rows(index, {false, true}, {0, 0, level.size.height, level.size.width},
-                [&](std::int64_t plane, std::int64_t y) {
-                  return level.target.data() + (plane * level.size.height + y) * level.size.width;
-                });
+    reductions_.clear();
+    for (std::int64_t top = 0; top < level.size.height; top += kReducedRows) {
+      reductions_.push_back({top, 0, std::min(top + kReducedRows, level.size.height), level.size.width});
+    }
+    reduce_parts(index, {false, true}, [&](std::int64_t plane, std::int64_t y) {
+      return level.target.data() + (plane * level.size.height + y) * level.size.width;
+    });
   }
 
   void start(const Planes& carried) override {
@@ -261,8 +284,10 @@ class StripPyramid final : public core::Pyramid {
     std::int64_t block_rows, block_columns;
     Rectangle region;               // where the mask and the difference are kept, and the mask 0 beyond
     std::vector<float> difference;  // planes of the region; the mask is the last of them
-    std::vector<float> target;      // for Carry::kImage
-    std::vector<float> carried;     // what the level hands on, planes of rows [carried_top, carried_bottom)
+    // For masks of 0 and 1: where this level's is not 0, where neither 0 nor 1, and where the difference counts.
+    BitPlane inside, seam, counts;
+    std::vector<float> target;   // for Carry::kImage
+    std::vector<float> carried;  // what the level hands on, planes of rows [carried_top, carried_bottom)
     std::int64_t carried_top = 0, carried_bottom = 0;
     // By blocks: does the mask vary, is there something to solve, what is the largest change carried in; and what was
     // solved, for the next finer level.
@@ -507,21 +532,84 @@ class StripPyramid final : public core::Pyramid {
 
   // ------------------------------------------------------------------------------------------------------ reduction
 
-  // Makes a part of a level of the next finer one; `row(plane, y)` is where to.
+  // Where the mask is 0 and 1 alone, a change to the composite has to do with the difference at the seam only.
+  [[nodiscard]] bool only_seam() const { return carry_ == Carry::kCorrection && full_.mask_is_binary(); }
+
+  // The pixels whose difference counts on each level: two around those where the mask varies, and what the coarser
+  // level's are made of.
+  void find_seam() {
+    levels_.back().inside = full_.inside();
+    for (std::size_t i = levels_.size() - 1; i > 0; --i) {
+      Level& coarse = levels_[i - 1];
+      // Somewhere above 0, and somewhere below 1.
+      downsample_any(levels_[i].inside, coarse.inside);
+      complement(levels_[i].inside, outside_);
+      if (i + 1 < levels_.size()) {
+        // A coarse pixel that is not wholly inside counts as inside; those it shares are outside too.
+        for (std::int64_t y = 0; y < outside_.height(); ++y) {
+          for (std::int64_t k = 0; k < outside_.stride(); ++k) outside_.row(y)[k] |= levels_[i].seam.row(y)[k];
+        }
+      }
+      downsample_any(outside_, coarse.seam);
+      for (std::int64_t y = 0; y < coarse.seam.height(); ++y) {
+        for (std::int64_t k = 0; k < coarse.seam.stride(); ++k) coarse.seam.row(y)[k] &= coarse.inside.row(y)[k];
+      }
+    }
+    for (std::size_t i = 0; i + 1 < levels_.size(); ++i) {
+      Level& level = levels_[i];
+      level.counts.resize(level.size.height, level.size.width);
+      if (i > 0) add_doubled(levels_[i - 1].counts, level.counts);
+      outside_.resize(level.size.height, level.size.width);
+      dilate8(level.counts, outside_);
+      if (i > 0) level.counts = outside_;
+      outside_.resize(level.size.height, level.size.width);
+      dilate8(level.seam, outside_);
+      dilate8(outside_, level.counts);
+    }
+  }
+
+  static void complement(const BitPlane& from, BitPlane& to) {
+    to.resize(from.height(), from.width());
+    for (std::int64_t y = 0; y < from.height(); ++y) {
+      for (std::int64_t k = 0; k < from.stride(); ++k) to.row(y)[k] = ~from.row(y)[k];
+      if (from.stride() > 0) to.row(y)[from.stride() - 1] &= from.last_word();
+    }
+  }
+
+  // Runs of columns in which a pixel of `rows` counts.
+  void add_reductions(const Level& level, const Rectangle& rows) {
+    constexpr std::int64_t kStep = 16;
+    const auto counts = [&](std::int64_t x) { return level.counts.any(rows.top, x, rows.bottom - rows.top, kStep); };
+    for (std::int64_t x = rows.left / kStep * kStep; x < rows.right;) {
+      if (!counts(x)) {
+        x += kStep;
+        continue;
+      }
+      const std::int64_t first = x;
+      std::int64_t last = x;
+      for (x += kStep; x < rows.right && x - last <= 2 * kStep; x += kStep) {
+        if (counts(x)) last = x;
+      }
+      reductions_.push_back({rows.top, std::max(first, rows.left), rows.bottom, std::min(last + kStep, rows.right)});
+    }
+  }
+
+  // Makes parts of a level, those of reductions_, of the next finer one; `row(plane, y)` is where to.
   template <typename Row>
-  void reduce_rows(std::size_t index, Want want, Rectangle part, Row row) {
-    const std::int64_t count = part.right - part.left;
+  void reduce_parts(std::size_t index, Want want, Row row) {
     const std::int64_t planes = want.planes(channels_);
-    const std::int64_t tasks = (part.bottom - part.top + kReducedRows - 1) / kReducedRows;
-    parallel_tasks(tasks, threads_, [&](std::int64_t task, int worker) {
+    parallel_tasks(std::ssize(reductions_), threads_, [&](std::int64_t task, int worker) {
+      const Rectangle& part = reductions_[static_cast<std::size_t>(task)];
+      const std::int64_t count = part.right - part.left;
       Scratch& scratch = workers_[static_cast<std::size_t>(worker)];
       scratch.reserve(ImageRows::floats(*this, index, count, want, true) + planes * count);
       const Rows rows{scratch.take(planes * count), count};
       ImageRows images(*this, index, part.left, count, want, true, scratch);
-      const std::int64_t first = part.top + task * kReducedRows;
-      for (std::int64_t y = first; y < std::min(first + kReducedRows, part.bottom); ++y) {
+      for (std::int64_t y = part.top; y < part.bottom; ++y) {
         images.read(y, rows);
-        for (std::int64_t plane = 0; plane < planes; ++plane) std::copy_n(rows.channel(plane), count, row(plane, y));
+        for (std::int64_t plane = 0; plane < planes; ++plane) {
+          std::copy_n(rows.channel(plane), count, row(plane, y) + part.left);
+        }
       }
     });
   }
@@ -703,18 +791,33 @@ class StripPyramid final : public core::Pyramid {
     });
   }
 
-  // The rows of the level below that rows [top, bottom) need, if they are not there already.
+  // Rows [top, bottom) are divided into so many strips of windows; strip i begins at strip_top().
+  [[nodiscard]] static std::int64_t count_strips(const Level& level, std::int64_t top, std::int64_t bottom) {
+    return (bottom - top + level.used_rows - 1) / level.used_rows;
+  }
+  [[nodiscard]] static std::int64_t strip_top(const Level& level, std::int64_t top, std::int64_t bottom,
+                                              std::int64_t i) {
+    return top + i * (bottom - top) / count_strips(level, top, bottom);
+  }
+  // The first row of the window whose part begins at row `top`.
+  [[nodiscard]] std::int64_t window_top(const Level& level, std::int64_t top) const {
+    return std::clamp<std::int64_t>(top - halo_, 0, level.size.height - level.solver->rows());
+  }
+
+  // Makes the rows of the level below that rows [top, bottom) need, if they are not there already.
   void provide_below(std::size_t index, std::int64_t top, std::int64_t bottom) {
     if (index == 0 || levels_[index - 1].kept) return;
     const Level& level = levels_[index];
-    // Windows reach farther than their used rows by the halo and by what their part is smaller than it could be; the
-    // search for what is not smooth goes by whole blocks.
-    const std::int64_t reach = std::max(level.solver->rows(), halo_ + kBlock);
+    const std::int64_t last = strip_top(level, top, bottom, count_strips(level, top, bottom) - 1);
+    // The search for what is not smooth goes by whole blocks.
+    const std::int64_t first_row =
+        std::min(window_top(level, top), std::max<std::int64_t>(top - halo_, 0) / kBlock * kBlock);
+    const std::int64_t end_row =
+        std::max(window_top(level, last) + level.solver->rows(), round_up(bottom + halo_, kBlock));
+    constexpr std::int64_t kTaps = 5;  // of the interpolation, and the differences that look for what it leaves
     const Size below = levels_[index - 1].size;
-    constexpr std::int64_t kTaps = 8;
     mark_varying(index - 1);
-    provide(index - 1, std::max<std::int64_t>((top - reach) / 2 - kTaps, 0),
-            std::min((bottom + reach) / 2 + kTaps, below.height));
+    provide(index - 1, std::max<std::int64_t>(first_row / 2 - kTaps, 0), std::min(end_row / 2 + kTaps, below.height));
   }
 
   // Divides rows [top, bottom) of a level into parts. A change up to `unseen` need not be made.
@@ -732,11 +835,10 @@ class StripPyramid final : public core::Pyramid {
     if (all) level.change.assign(level.varies.size(), std::numeric_limits<float>::max());
     kinds_.resize(static_cast<std::size_t>(level.block_columns));
     const std::int64_t reach = (halo_ + kBlock - 1) / kBlock;
-    const std::int64_t height = rows_bottom - rows_top;
-    const std::int64_t strips = (height + level.used_rows - 1) / level.used_rows;
+    const std::int64_t strips = count_strips(level, rows_top, rows_bottom);
     for (std::int64_t strip = 0; strip < strips; ++strip) {
-      const std::int64_t top = rows_top + strip * height / strips;
-      const std::int64_t bottom = rows_top + (strip + 1) * height / strips;
+      const std::int64_t top = strip_top(level, rows_top, rows_bottom, strip);
+      const std::int64_t bottom = strip_top(level, rows_top, rows_bottom, strip + 1);
       std::fill(kinds_.begin(), kinds_.end(), all ? Kind::kSolve : is_full(level) ? Kind::kCopy : Kind::kAdd);
       if (!all) {
         const std::int64_t first = std::max<std::int64_t>(top - halo_, 0) / kBlock;
@@ -829,7 +931,7 @@ class StripPyramid final : public core::Pyramid {
     const bool image = carry_ == Carry::kImage;
     const bool full = is_full(level);
     const std::int64_t rows = level.solver->rows();
-    const std::int64_t top = std::clamp<std::int64_t>(part.top - halo_, 0, level.size.height - rows);
+    const std::int64_t top = window_top(level, part.top);
     const std::int64_t left = std::max<std::int64_t>(part.left - halo_, 0);
     const std::int64_t columns = std::min(part.right + halo_, level.size.width) - left;
     const std::int64_t padded = round_up(columns, kBatch);
@@ -1002,6 +1104,8 @@ class StripPyramid final : public core::Pyramid {
   std::vector<Level> levels_;
   std::vector<float> start_;  // what the coarsest level starts from, at its size
   std::vector<Kind> kinds_;
+  std::vector<Rectangle> reductions_;
+  BitPlane outside_;
   std::vector<Scratch> workers_;
 };
 
