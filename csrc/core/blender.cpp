@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "core/backend.hpp"
@@ -50,8 +51,17 @@ std::vector<Size> pyramid_shapes(Size size, std::int64_t image_size, Pyramid pyr
   return sizes;
 }
 
-void require(bool holds, const char* argument, const std::string& expected, const std::string& got) {
-  if (!holds) throw InvalidArgument(argument, expected, got);
+// The texts are made only where they are needed: every blend passes here.
+template <typename Expected, typename Got>
+void require(bool holds, const char* argument, Expected expected, Got got) {
+  const auto text = [](auto what) -> std::string {
+    if constexpr (std::is_invocable_v<decltype(what)>) {
+      return what();
+    } else {
+      return what;
+    }
+  };
+  if (!holds) throw InvalidArgument(argument, text(expected), text(got));
 }
 
 void validate(const Options& options) {
@@ -62,13 +72,16 @@ void validate(const Options& options) {
   };
   // The quotient of spectra is taken in float32, which ends not far outside.
   require(options.color_weight >= 1e-30 && options.color_weight <= 1e30, "color_weight",
-          "a number above 0, from 1e-30 to 1e30", text(options.color_weight));
+          "a number above 0, from 1e-30 to 1e30", [&] { return text(options.color_weight); });
   require(options.sigma > 0 && options.sigma <= 1000, "sigma", "a number above 0 and up to 1000 px",
-          text(options.sigma));
-  require(options.inset.value_or(0) >= 0 && options.inset.value_or(0) <= kMaxInset, "inset",
-          "0 to " + std::to_string(kMaxInset) + " px", std::to_string(options.inset.value_or(0)));
-  require(options.image_size >= 1 && options.image_size <= kMaxImageSize, "image_size",
-          "1 to " + std::to_string(kMaxImageSize), std::to_string(options.image_size));
+          [&] { return text(options.sigma); });
+  require(
+      options.inset.value_or(0) >= 0 && options.inset.value_or(0) <= kMaxInset, "inset",
+      [&] { return "0 to " + std::to_string(kMaxInset) + " px"; },
+      [&] { return std::to_string(options.inset.value_or(0)); });
+  require(
+      options.image_size >= 1 && options.image_size <= kMaxImageSize, "image_size",
+      [&] { return "1 to " + std::to_string(kMaxImageSize); }, [&] { return std::to_string(options.image_size); });
 }
 
 ConstImageView as_view(const Planes& planes) {
@@ -105,8 +118,8 @@ struct Blender::Impl {
   Impl(const Options& options_, Size size_, int channels_) : options(options_), size(size_), channels(channels_) {
     validate(options);
     require(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide, "shape",
-            "sides from 1 to 2^31 pixels", to_string(size));
-    require(channels >= 1 && channels <= 4, "channels", "1 to 4", std::to_string(channels));
+            "sides from 1 to 2^31 pixels", [&] { return to_string(size); });
+    require(channels >= 1 && channels <= 4, "channels", "1 to 4", [&] { return std::to_string(channels); });
     backend = core::make_backend(options.threads);
     const std::vector<Size> sizes = pyramid_shapes(size, options.image_size, options.pyramid);
     levels = sizes.size();
@@ -121,19 +134,29 @@ struct Blender::Impl {
   void check_views(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask) const {
     require(
         !target.empty() && target.height == size.height && target.width == size.width && target.channels == channels,
-        "target", to_string(size) + " pixels of " + std::to_string(channels) + " channels",
-        to_string({target.height, target.width}) + " of " + std::to_string(target.channels));
-    require(!source.empty() && source.height >= 1 && source.width >= 1, "source", "at least 1 x 1 pixels",
-            to_string({source.height, source.width}));
-    require(source.channels == channels || source.channels == channels + 1, "source",
-            std::to_string(channels) + " channels like the target, or one more as alpha",
-            std::to_string(source.channels));
+        "target", [&] { return to_string(size) + " pixels of " + std::to_string(channels) + " channels"; },
+        [&] {
+          return to_string({target.height, target.width}) + " of " + std::to_string(target.channels);
+        });
+    require(!source.empty() && source.height >= 1 && source.width >= 1, "source", "at least 1 x 1 pixels", [&] {
+      return to_string({source.height, source.width});
+    });
+    require(
+        source.channels == channels || source.channels == channels + 1, "source",
+        [&] { return std::to_string(channels) + " channels like the target, or one more as alpha"; },
+        [&] { return std::to_string(source.channels); });
     require(!mask.empty() || source.channels == channels + 1, "mask", "a mask, as the source has no alpha channel",
             "none");
     if (mask.empty()) return;
-    require(mask.channels == 1, "mask", "one channel", std::to_string(mask.channels));
-    require(mask.height == source.height && mask.width == source.width, "mask",
-            "the source's size, " + to_string({source.height, source.width}), to_string({mask.height, mask.width}));
+    require(mask.channels == 1, "mask", "one channel", [&] { return std::to_string(mask.channels); });
+    require(
+        mask.height == source.height && mask.width == source.width, "mask",
+        [&] {
+          return "the source's size, " + to_string({source.height, source.width});
+        },
+        [&] {
+          return to_string({mask.height, mask.width});
+        });
   }
 
   GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask_view,
@@ -142,7 +165,8 @@ struct Blender::Impl {
     check_views(source, target, mask_view);
     require(std::clamp(offset.top, -kMaxOffset, kMaxOffset) == offset.top &&
                 std::clamp(offset.left, -kMaxOffset, kMaxOffset) == offset.left,
-            "offset", "values within 2^40 pixels", std::to_string(offset.top) + ", " + std::to_string(offset.left));
+            "offset", "values within 2^40 pixels",
+            [&] { return std::to_string(offset.top) + ", " + std::to_string(offset.left); });
 
     const bool has_alpha = source.channels == channels + 1;
     const int inset = options.inset.value_or(has_alpha ? 0 : kDefaultInset);
@@ -168,14 +192,22 @@ struct Blender::Impl {
 
   void finish(const ConstImageView& lowres, const ImageView& out) {
     if (!prepared) throw LogicError("finish: call prepare first, and once for every finish");
-    require(!out.empty() && out.height == size.height && out.width == size.width && out.channels == channels, "out",
-            to_string(size) + " pixels of " + std::to_string(channels) + " channels",
-            to_string({out.height, out.width}) + " of " + std::to_string(out.channels));
+    require(
+        !out.empty() && out.height == size.height && out.width == size.width && out.channels == channels, "out",
+        [&] { return to_string(size) + " pixels of " + std::to_string(channels) + " channels"; },
+        [&] {
+          return to_string({out.height, out.width}) + " of " + std::to_string(out.channels);
+        });
     if (!lowres.empty()) {
       const std::int64_t side = options.image_size;
-      require(lowres.height == side && lowres.width == side && lowres.channels == channels, "lowres",
-              to_string({side, side}) + " pixels of " + std::to_string(channels) + " channels",
-              to_string({lowres.height, lowres.width}) + " of " + std::to_string(lowres.channels));
+      require(
+          lowres.height == side && lowres.width == side && lowres.channels == channels, "lowres",
+          [&] {
+            return to_string({side, side}) + " pixels of " + std::to_string(channels) + " channels";
+          },
+          [&] {
+            return to_string({lowres.height, lowres.width}) + " of " + std::to_string(lowres.channels);
+          });
       backend->load(lowres, "lowres", {}, small_color);
     } else {
       backend->copy(small_harmonized, small_color);
@@ -213,9 +245,10 @@ void Blender::blend(const ConstImageView& source, const ConstImageView& target, 
   if (!generator || unchanged()) return finish({}, out);
   const std::vector<float> lowres = generator(inputs);
   const std::int64_t side = inputs.image_size;
-  require(static_cast<std::int64_t>(lowres.size()) == impl_->channels * side * side, "generator",
-          std::to_string(impl_->channels * side * side) + " floats, planar (channels, S, S)",
-          std::to_string(lowres.size()));
+  require(
+      static_cast<std::int64_t>(lowres.size()) == impl_->channels * side * side, "generator",
+      [&] { return std::to_string(impl_->channels * side * side) + " floats, planar (channels, S, S)"; },
+      [&] { return std::to_string(lowres.size()); });
   finish(planar(lowres.data(), side, side, impl_->channels), out);
 }
 

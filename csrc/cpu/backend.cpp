@@ -1,6 +1,7 @@
 #include "cpu/backend.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <new>
 #include <utility>
 #include <vector>
@@ -92,7 +93,8 @@ class CpuBackend final : public core::Backend {
     cpu::guidance_divergence(source, target, mask, out, threads_);
   }
   void dct(const Planes& rows, bool inverse) override {
-    for (std::int64_t c = 0; c < rows.channels; ++c) dct_rows(Dct(rows.size.width), rows.channel(c), inverse, threads_);
+    const std::shared_ptr<const Dct> plan = shared_dct(rows.size.width);
+    for (std::int64_t c = 0; c < rows.channels; ++c) dct_rows(*plan, rows.channel(c), inverse, threads_);
   }
 
  private:

@@ -1,8 +1,11 @@
 #include "cpu/dct.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <memory>
+#include <mutex>
 #include <numbers>
 #include <string>
 #include <type_traits>
@@ -677,6 +680,23 @@ void Dct::inverse(float* batch, float* scratch) const {
 }
 
 // -------------------------------------------------------------------------------------------------------- rows
+
+std::shared_ptr<const Dct> shared_dct(std::int64_t length) {
+  static std::mutex mutex;
+  static std::array<std::shared_ptr<const Dct>, 8> kept;
+  static std::size_t oldest = 0;
+  {
+    const std::lock_guard lock(mutex);
+    for (const auto& plan : kept) {
+      if (plan && plan->length() == length) return plan;
+    }
+  }
+  auto plan = std::make_shared<const Dct>(length);  // may take a while: others need not wait
+  const std::lock_guard lock(mutex);
+  kept[oldest] = plan;
+  oldest = (oldest + 1) % kept.size();
+  return plan;
+}
 
 void dct_rows(const Dct& plan, const core::Planes& image, bool inverse, int threads, std::vector<float>& memory) {
   const std::int64_t height = image.size.height;

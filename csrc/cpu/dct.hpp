@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/backend.hpp"
@@ -72,6 +73,9 @@ class Dct {
   std::vector<float> chirp_;         // Bluestein: exp(-i pi k^2 / points)
   std::vector<float> filter_;        // and its transform, in reversed order, for the convolution
 };
+
+// The plan for a length; the last few are kept for whoever asks again.
+std::shared_ptr<const Dct> shared_dct(std::int64_t length);
 
 // Every row of one channel, in place; kBatch rows at a time, their columns gathered into lanes. `memory` is working
 // space that a caller may keep.

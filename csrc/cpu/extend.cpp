@@ -1,4 +1,5 @@
 // Push-pull: colours for the pixels of the source that nobody knows.
+#include <algorithm>
 #include <vector>
 
 #include "cpu/operations.hpp"
@@ -9,6 +10,8 @@
 namespace gpgan::cpu {
 inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
+
+Size halved(Size size) { return {(size.height + 1) / 2, (size.width + 1) / 2}; }
 
 // Push: alpha-weighted means over 2 x 2 pixels; a pixel beyond the border has no weight.
 void push(const Planes& source, const Planes& alpha, const Planes& color, const Planes& weight, int threads) {
@@ -67,9 +70,8 @@ void pull(const Planes& color, const Planes& alpha, const Planes& source, int th
   });
 }
 
-}  // namespace
-
-void extend(const Planes& source, const Planes& alpha, int threads) {
+// `memory` has room for the colours and weights of all coarser levels.
+void extend_level(const Planes& source, const Planes& alpha, int threads, float* memory) {
   bool all = true;
   bool none = true;
   for (std::int64_t i = 0; i < alpha.floats(); ++i) {
@@ -83,13 +85,29 @@ void extend(const Planes& source, const Planes& alpha, int threads) {
     for (std::int64_t i = 0; i < alpha.floats(); ++i) plane[i] = alpha.data[i] > 0 ? plane[i] : 0;
   }
   if (none) return;
-  const Size half{(alpha.size.height + 1) / 2, (alpha.size.width + 1) / 2};
-  std::vector<float> memory(static_cast<std::size_t>((source.channels + 1) * half.pixels()));
-  const Planes color{memory.data(), source.channels, half};
-  const Planes weight{memory.data() + color.floats(), 1, half};
+  const Size half = halved(alpha.size);
+  const Planes color{memory, source.channels, half};
+  const Planes weight{memory + color.floats(), 1, half};
   push(source, alpha, color, weight, threads);
-  extend(color, weight, threads);
+  extend_level(color, weight, threads, weight.data + weight.floats());
   pull(color, alpha, source, threads);
+}
+
+}  // namespace
+
+void extend(const Planes& source, const Planes& alpha, int threads, std::vector<float>& memory) {
+  std::int64_t floats = 0;
+  for (Size size = alpha.size; size.pixels() > 1;) {
+    size = halved(size);
+    floats += (source.channels + 1) * size.pixels();
+  }
+  memory.resize(std::max(memory.size(), static_cast<std::size_t>(floats)));
+  extend_level(source, alpha, threads, memory.data());
+}
+
+void extend(const Planes& source, const Planes& alpha, int threads) {
+  std::vector<float> memory;
+  extend(source, alpha, threads, memory);
 }
 
 }  // namespace GPGAN_CPU_NAMESPACE

@@ -168,7 +168,7 @@ void FullSize::extend_source(const core::Inputs& inputs) {
       }
     });
   }
-  extend(source, alpha, threads_);
+  extend(source, alpha, threads_, extend_memory_);
 }
 
 void FullSize::read_target(std::int64_t y, std::int64_t x, std::int64_t count, const Rows& out) const {

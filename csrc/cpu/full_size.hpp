@@ -77,8 +77,8 @@ class FullSize {
   Inset inset_;
   Rectangle support_;
   bool has_extended_ = false;
-  std::vector<float> extended_, alpha_;  // the source as planes, where parts of it had to be made up
-  std::vector<float> masked_average_;    // of the difference inside the mask
+  std::vector<float> extended_, alpha_, extend_memory_;  // the source as planes, where parts of it had to be made up
+  std::vector<float> masked_average_;                    // of the difference inside the mask
   bool has_membrane_ = false;
   Membrane membrane_;
   std::vector<std::byte> target_copy_, source_copy_;

@@ -16,6 +16,7 @@
 
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/simd.hpp"
 #include "cpu/vectorize.hpp"
 
 #include "cpu/target_begin.hpp"
@@ -1205,135 +1206,211 @@ void Membrane::solve(const BitPlane& inside, std::int64_t channels, Boundary bou
 
 namespace {
 
-// A window of this size is read at once; it and the windows that it is made from fit the scratch memory.
+// A window of this size is read at once; the windows of coarser levels that it is made from fit the scratch memory.
 constexpr std::int64_t kTileHeight = 32;
-constexpr std::int64_t kTileWidth = 128;
-constexpr std::int64_t kTileScratch = 10240;
+constexpr std::int64_t kTileWidth = 256;
+constexpr std::int64_t kTileScratch = 20480;
 
-// For short rows a memcpy of unknown size is slow: g++ expands it to a string instruction.
-void copy_row(const float* from, std::int64_t count, float* to) {
-  constexpr std::int64_t kStep = 16;
-  std::int64_t x = 0;
-  for (; x + kStep <= count; x += kStep) {
-    std::memcpy(to + x, from + x, kStep * sizeof(float));
-    asm volatile("" ::: "memory");  // or the loop is taken for the memcpy that it avoids
+// A rectangle around the bits in a rectangle; half open.
+struct Box {
+  std::int64_t top, left, bottom, right;
+};
+Box box_of(const BitPlane& plane, const Box& within) {
+  Box box{within.bottom, within.right, within.top, within.left};
+  for (std::int64_t y = within.top; y < within.bottom; ++y) {
+    for (std::int64_t i = within.left / 64; 64 * i < within.right; ++i) {
+      std::uint64_t word = plane.row(y)[i];
+      if (64 * i < within.left) word &= ~std::uint64_t{0} << (within.left - 64 * i);
+      if (64 * i + 64 > within.right) word &= ~std::uint64_t{0} >> (64 * i + 64 - within.right);
+      if (word == 0) continue;
+      box.top = std::min(box.top, y);
+      box.bottom = y + 1;
+      box.left = std::min<std::int64_t>(box.left, 64 * i + std::countr_zero(word));
+      box.right = std::max<std::int64_t>(box.right, 64 * i + 64 - std::countl_zero(word));
+    }
   }
-  if (x < count && count >= kStep) {
-    std::memcpy(to + count - kStep, from + count - kStep, kStep * sizeof(float));
-    return;
-  }
-  for (; x < count; ++x) to[x] = from[x];
+  return box;
 }
 
-// Bilinear between the centres of cells of twice the size: `coarse` begins `above` rows and `before` columns ahead of
-// the first cells' own.
-void interpolate(const float* coarse, std::int64_t coarse_width, std::int64_t above, std::int64_t before,
-                 std::int64_t height, std::int64_t width, float* row, float* out) {
-  for (std::int64_t y = 0; y < height; ++y) {
-    const float* near = coarse + (y / 2 + above) * coarse_width;
-    const float* far = y % 2 == 0 ? near - coarse_width : near + coarse_width;
-    for (std::int64_t x = 0; x < coarse_width; ++x) row[x] = 0.75F * near[x] + 0.25F * far[x];
-    const float* from = row + before;
-    float* to = out + y * width;
+// to = 3/4 near + 1/4 far.
+void mix_rows(const float* near, const float* far, std::int64_t count, float* to) {
+  const auto mix = [&](std::int64_t x) {
+    cpu::store(to + x, 0.75F * cpu::load(near + x) + 0.25F * cpu::load(far + x));
+  };
+  std::int64_t x = 0;
+  for (; x + V::kFloats <= count; x += V::kFloats) mix(x);
+  if (x < count && count >= V::kFloats) return mix(count - V::kFloats);
+  for (; x < count; ++x) to[x] = 0.75F * near[x] + 0.25F * far[x];
+}
+
+// Bilinear between the centres of cells of twice the size. `coarse` begins with the first of them that is needed, and
+// may be read up to 16 floats beyond its end; `stretched` is for two rows of width + 33.
+void interpolate(const float* coarse, std::int64_t coarse_stride, const Box& box, float* stretched, float* out,
+                 std::int64_t out_stride) {
+  // Between the coarse cells g - 1 and g lie the centres of cells 2 g - 1 and 2 g.
+  const std::int64_t first_gap = (box.top + 1) >> 1;
+  const std::int64_t width = box.right - box.left;
+  const std::int64_t gaps = (width / 2 + 1 + 15) / 16 * 16;
+  const std::int64_t skipped = 1 - (box.left & 1);
+  const auto stretch = [&](const float* from, float* to) {
     GPGAN_INDEPENDENT_LOOP
-    for (std::int64_t x = 0; x < width / 2; ++x) {
-      to[2 * x] = 0.75F * from[x] + 0.25F * from[x - 1];
-      to[2 * x + 1] = 0.75F * from[x] + 0.25F * from[x + 1];
+    for (std::int64_t i = 0; i < gaps; ++i) {
+      to[2 * i] = 0.75F * from[i] + 0.25F * from[i + 1];
+      to[2 * i + 1] = 0.75F * from[i + 1] + 0.25F * from[i];
     }
+  };
+  float* above = stretched;
+  float* below = stretched + 2 * gaps;
+  stretch(coarse, above);
+  for (std::int64_t gap = first_gap; 2 * gap - 1 < box.bottom; ++gap) {
+    coarse += coarse_stride;
+    stretch(coarse, below);
+    const std::int64_t y = 2 * gap - 1;
+    float* to = out + (y - box.top) * out_stride;
+    if (y >= box.top) mix_rows(above + skipped, below + skipped, width, to);
+    if (y + 1 < box.bottom) mix_rows(below + skipped, above + skipped, width, to + out_stride);
+    std::swap(above, below);
   }
 }
 
 }  // namespace
 
-void Membrane::fill_window(int k, std::int64_t channel, std::int64_t top, std::int64_t left, std::int64_t height,
-                           std::int64_t width, float* out, float* scratch) const {
+void Membrane::copy_blocks(int k, const Window& window, std::int64_t block_row, const BitPlane* coarser) const {
   const Level& l = level(k);
-  const std::int64_t rows = (height_ + (std::int64_t{1} << k) - 1) >> k;
-  const std::int64_t columns = (width_ + (std::int64_t{1} << k) - 1) >> k;
-  const std::int64_t first_y = std::max<std::int64_t>(top, 0) / kSide;
-  const std::int64_t first_x = std::max<std::int64_t>(left, 0) / kSide;
-  const std::int64_t last_y = std::min(l.rows, (top + height + kSide - 1) / kSide);
-  const std::int64_t last_x = std::min(l.columns, (left + width + kSide - 1) / kSide);
-  const BitPlane* smooth = k + 1 < count_ ? &level(k + 1).smooth : nullptr;
-  bool some_larger = false;
-  bool all_larger = false;
-  if (smooth != nullptr && first_y < last_y && first_x < last_x) {
-    const std::int64_t y = first_y / 2;
-    const std::int64_t x = first_x / 2;
-    const std::int64_t h = (last_y + 1) / 2 - y;
-    const std::int64_t w = (last_x + 1) / 2 - x;
-    some_larger = smooth->any(y, x, h, w);
-    all_larger = some_larger && smooth->all(y, x, h, w);
-  }
-  if (some_larger) {
-    const std::int64_t above = top / 2 - 1;
-    const std::int64_t before = left / 2 - 1;
-    const std::int64_t coarse_top = above - (above & 1);
-    const std::int64_t coarse_left = before - (before & 1);
-    const std::int64_t bottom = (top + height) / 2 + 1;
-    const std::int64_t right = (left + width) / 2 + 1;
-    const std::int64_t coarse_height = bottom + (bottom & 1) - coarse_top;
-    const std::int64_t coarse_width = right + (right & 1) - coarse_left;
-    float* row = scratch + coarse_height * coarse_width;
-    fill_window(k + 1, channel, coarse_top, coarse_left, coarse_height, coarse_width, scratch, row);
-    interpolate(scratch, coarse_width, top / 2 - coarse_top, left / 2 - coarse_left, height, width, row, out);
-  } else {
-    std::fill_n(out, height * width, 0.0F);
-  }
-  if (!all_larger) {
-    for (std::int64_t by = first_y; by < last_y; ++by) {
-      const std::int64_t begin_y = std::max(kSide * by, top);
-      const std::int64_t end_y = std::min(kSide * by + kSide, top + height);
-      for (std::int64_t bx = first_x; bx < last_x; ++bx) {
-        const std::int32_t i = l.find(by, bx);
-        if (i == 0 && (!some_larger || smooth->test(by / 2, bx / 2))) continue;
-        const float* from = l.solution[i * channels_ + channel].at;  // of block 0: zeros
-        const std::int64_t begin_x = std::max(kSide * bx, left);
-        const std::int64_t count = std::min(kSide * bx + kSide, left + width) - begin_x;
+  const std::int64_t begin_y = std::max(kSide * block_row, window.top);
+  const std::int64_t end_y = std::min(kSide * block_row + kSide, window.top + window.height);
+  const std::int64_t right = window.left + window.width;
+  const std::int64_t last = (right + kSide - 1) / kSide;
+  for (std::int64_t block = window.left / kSide; block < last;) {
+    const std::int64_t word = block / 64;
+    const auto shift = static_cast<unsigned>(block % 64);
+    const auto rank = static_cast<std::size_t>(block_row * l.leaf_at.stride() + word);
+    const std::uint64_t leaves = l.leaf_at.row(block_row)[word];
+    const std::uint64_t refined = l.refined_at.row(block_row)[word];
+    const std::uint64_t larger =
+        coarser != nullptr ? doubled_bits(coarser->row(block_row / 2)[word / 2] >> (word % 2 * 32)) : 0;
+    // As many as are alike.
+    std::int64_t number = 0;
+    int count = 0;
+    if ((leaves >> shift & 1) != 0) {
+      count = std::countr_one(leaves >> shift);
+      number = l.leaf_rank[rank] + std::popcount(leaves & ((std::uint64_t{1} << shift) - 1));
+    } else if ((refined >> shift & 1) != 0) {
+      count = std::countr_one(refined >> shift);
+      number = l.refined_rank[rank] + std::popcount(refined & ((std::uint64_t{1} << shift) - 1));
+    } else if ((larger >> shift & 1) != 0) {
+      block += std::min(std::countr_one(larger >> shift), 64 - static_cast<int>(shift));
+      continue;
+    } else {
+      count = std::countr_zero((leaves | refined | larger) >> shift);
+    }
+    const std::int64_t next = std::min(block + std::min<std::int64_t>(count, 64 - shift), last);
+    const std::int64_t begin_x = std::max(kSide * block, window.left);
+    const std::int64_t end_x = std::min(kSide * next, right);
+    for (std::int64_t c = 0; c < channels_; ++c) {
+      if (number == 0) {
+        for (std::int64_t y = begin_y; y < end_y; ++y) std::fill_n(window.at(c, y, begin_x), end_x - begin_x, 0.0F);
+        continue;
+      }
+      const Cells* from = l.solution.data() + number * channels_ + c;
+      for (std::int64_t i = block; i < next; ++i, from += channels_) {
+        const std::int64_t x = kSide * i;
+        if (x >= begin_x && x + kSide <= end_x) {
+          float* to = window.at(c, begin_y, x);
+          for (std::int64_t y = begin_y; y < end_y; ++y, to += window.row_stride) {
+            std::memcpy(to, from->at + (y - kSide * block_row) * kSide, sizeof(float) * kSide);
+          }
+          continue;
+        }
         for (std::int64_t y = begin_y; y < end_y; ++y) {
-          float* to = out + (y - top) * width + (begin_x - left);
-          const float* cells = from + (y - kSide * by) * kSide + (begin_x - kSide * bx);
-          if (count == kSide) {
-            std::memcpy(to, cells, sizeof(float) * kSide);
-          } else {
-            for (std::int64_t x = 0; x < count; ++x) to[x] = cells[x];
+          for (std::int64_t j = std::max(x, begin_x); j < std::min(x + kSide, end_x); ++j) {
+            *window.at(c, y, j) = from->at[(y - kSide * block_row) * kSide + j - x];
           }
         }
       }
     }
+    block = next;
   }
-  if (top < 0 || left < 0 || top + height > rows || left + width > columns) {
-    for (std::int64_t y = std::max<std::int64_t>(0, -top); y < std::min(height, rows - top); ++y) {
-      float* to = out + y * width;
-      for (std::int64_t x = 0; x < -left; ++x) to[x] = to[-left];
-      for (std::int64_t x = columns - left; x < width; ++x) to[x] = to[columns - left - 1];
+}
+
+void Membrane::fill_window(int k, Window window, float* scratch) const {
+  // Only what is in the image is made, and then repeated beyond it.
+  const std::int64_t rows = (height_ + (std::int64_t{1} << k) - 1) >> k;
+  const std::int64_t columns = (width_ + (std::int64_t{1} << k) - 1) >> k;
+  const Window whole = window;
+  const Box image{std::max<std::int64_t>(window.top, 0), std::max<std::int64_t>(window.left, 0),
+                  std::min(window.top + window.height, rows), std::min(window.left + window.width, columns)};
+  window.out = whole.at(0, image.top, image.left);
+  window.top = image.top;
+  window.left = image.left;
+  window.height = image.bottom - image.top;
+  window.width = image.right - image.left;
+  const std::int64_t first_row = image.top / kSide;
+  const std::int64_t last_row = (image.bottom + kSide - 1) / kSide;
+  const BitPlane* coarser = k + 1 < count_ ? &level(k + 1).smooth : nullptr;
+  bool blocks = true;
+  if (coarser != nullptr) {
+    constexpr std::int64_t kSize = 2 * kSide;
+    const Box around{image.top / kSize, image.left / kSize, (image.bottom + kSize - 1) / kSize,
+                     (image.right + kSize - 1) / kSize};
+    const Box larger = box_of(*coarser, around);
+    if (larger.top < larger.bottom) {
+      const Box box{std::max(image.top, kSize * larger.top), std::max(image.left, kSize * larger.left),
+                    std::min(image.bottom, kSize * larger.bottom), std::min(image.right, kSize * larger.right)};
+      Window coarse{(box.top - 1) >> 1, (box.left - 1) >> 1, 0, 0, scratch, 0, 0};
+      coarse.height = (box.bottom >> 1) - coarse.top + 1;
+      coarse.width = (box.right >> 1) - coarse.left + 1;
+      coarse.row_stride = coarse.width;
+      coarse.channel_stride = coarse.height * coarse.width;
+      constexpr std::int64_t kBeyond = 16;
+      float* const end = scratch + channels_ * coarse.channel_stride;
+      fill_window(k + 1, coarse, end);
+      std::fill_n(end, kBeyond, 0.0F);
+      for (std::int64_t c = 0; c < channels_; ++c) {
+        interpolate(scratch + c * coarse.channel_stride, coarse.row_stride, box, end + kBeyond,
+                    window.at(c, box.top, box.left), window.row_stride);
+      }
+      blocks = !coarser->all(around.top, around.left, around.bottom - around.top, around.right - around.left);
     }
-    for (std::int64_t y = 0; y < -top; ++y) std::copy_n(out - top * width, width, out + y * width);
-    for (std::int64_t y = rows - top; y < height; ++y) {
-      std::copy_n(out + (rows - top - 1) * width, width, out + y * width);
+  }
+  if (blocks) {
+    for (std::int64_t y = first_row; y < last_row; ++y) copy_blocks(k, window, y, coarser);
+  }
+  if (window.height == whole.height && window.width == whole.width) return;
+  for (std::int64_t c = 0; c < channels_; ++c) {
+    for (std::int64_t y = image.top; y < image.bottom; ++y) {
+      std::fill_n(whole.at(c, y, whole.left), image.left - whole.left, *whole.at(c, y, image.left));
+      std::fill_n(whole.at(c, y, image.right), whole.left + whole.width - image.right,
+                  *whole.at(c, y, image.right - 1));
+    }
+    for (std::int64_t y = whole.top; y < whole.top + whole.height; ++y) {
+      const std::int64_t from = std::clamp(y, image.top, image.bottom - 1);
+      if (y != from) std::copy_n(whole.at(c, from, whole.left), whole.width, whole.at(c, y, whole.left));
     }
   }
 }
 
-void Membrane::read(int level, std::int64_t channel, std::int64_t top, std::int64_t left, std::int64_t height,
-                    std::int64_t width, float* out, std::int64_t out_stride) const {
-  alignas(64) float window[(kTileHeight + 2) * (kTileWidth + 2)];
+void Membrane::read(int level, std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width, float* out,
+                    std::int64_t row_stride, std::int64_t channel_stride) const {
   alignas(64) float scratch[kTileScratch];
-  for (std::int64_t y = 0; y < height; y += kTileHeight) {
-    for (std::int64_t x = 0; x < width; x += kTileWidth) {
-      const std::int64_t h = std::min(kTileHeight, height - y);
-      const std::int64_t w = std::min(kTileWidth, width - x);
-      if (level >= count_) {
-        for (std::int64_t i = 0; i < h; ++i) std::fill_n(out + (y + i) * out_stride + x, w, 0.0F);
+  const std::int64_t tiles = (width + kTileWidth - 1) / kTileWidth;
+  for (std::int64_t y = top; y < top + height; y += kTileHeight) {
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t x = width * tile / tiles;
+      const Window window{y,
+                          left + x,
+                          std::min(kTileHeight, top + height - y),
+                          width * (tile + 1) / tiles - x,
+                          out + (y - top) * row_stride + x,
+                          row_stride,
+                          channel_stride};
+      if (level < count_) {
+        fill_window(level, window, scratch);
         continue;
       }
-      const std::int64_t odd_y = (top + y) & 1;
-      const std::int64_t odd_x = (left + x) & 1;
-      const std::int64_t window_width = w + odd_x + ((w + odd_x) & 1);
-      fill_window(level, channel, top + y - odd_y, left + x - odd_x, h + odd_y + ((h + odd_y) & 1), window_width,
-                  window, scratch);
-      for (std::int64_t i = 0; i < h; ++i) {
-        copy_row(window + (i + odd_y) * window_width + odd_x, w, out + (y + i) * out_stride + x);
+      for (std::int64_t c = 0; c < channels_; ++c) {
+        for (std::int64_t i = y; i < y + window.height; ++i)
+          std::fill_n(window.at(c, i, window.left), window.width, 0.0F);
       }
     }
   }
@@ -1361,55 +1438,60 @@ void Membrane::add_area_average(const core::Planes& out) const {
          (std::int64_t{8} << coarse) * columns_to <= width_)
     ++coarse;
   constexpr std::int64_t kStep = 64;  // whole cells of every such level
+  constexpr std::int64_t kAveraged = 128;
   // How much of pixel `to` a cell covers, as a share of the pixel.
   const auto share = [](std::int64_t cell, std::int64_t size, std::int64_t from, std::int64_t to, std::int64_t pixel) {
     const std::int64_t begin = std::max(cell * size * to, pixel * from);
     const std::int64_t end = std::min(std::min(cell * size + size, from) * to, pixel * from + from);
     return static_cast<float>(static_cast<double>(std::max<std::int64_t>(0, end - begin)) / static_cast<double>(from));
   };
-  parallel_for(out.channels * rows_to, width_, threads_, [&](std::int64_t begin, std::int64_t end) {
-    alignas(64) float tile[kTileHeight * kTileWidth];
-    alignas(64) float sums[kTileWidth];
-    for (std::int64_t task = begin; task < end; ++task) {
-      const std::int64_t channel = task / rows_to;
-      const std::int64_t to_y = task % rows_to;
-      float* to = out.channel(channel).row(to_y);
+  parallel_for(rows_to, width_ * out.channels, threads_, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) float tile[kMaxChannels * kTileHeight * kAveraged];
+    alignas(64) float sums[kMaxChannels * kAveraged];
+    for (std::int64_t to_y = begin; to_y < end; ++to_y) {
       // Whole cells, of whatever level.
       const std::int64_t top = (to_y * height_ / rows_to) >> coarse << coarse;
       const std::int64_t bottom_cell = (((to_y + 1) * height_ + rows_to - 1) / rows_to + (1 << coarse) - 1) >> coarse;
       const std::int64_t height = std::min(bottom_cell << coarse, height_) - top;
+      const std::int64_t block_rows = (top + height - 1) / kSide - top / kSide + 1;
       const auto seam = [&](std::int64_t x) {
-        return level(0).leaf_at.any(top / kSide, x / kSide, (top + height - 1) / kSide - top / kSide + 1,
-                                    kStep / kSide);
+        return level(0).leaf_at.any(top / kSide, x / kSide, block_rows, kStep / kSide);
       };
       for (std::int64_t left = 0; left < width_;) {
         std::int64_t right = left + kStep;
         int k = 0;
         if (!seam(left)) {
           k = coarse;
-          while (right < width_ && right - left + kStep <= kTileWidth << k && !seam(right)) right += kStep;
+          while (right < width_ && right - left + kStep <= kAveraged << k && !seam(right)) right += kStep;
         }
         right = std::min(right, width_);
-        if (level(0).any.any(top / kSide, left / kSide, (top + height - 1) / kSide - top / kSide + 1,
-                             (right - 1) / kSide - left / kSide + 1)) {
+        if (level(0).any.any(top / kSide, left / kSide, block_rows, (right - 1) / kSide - left / kSide + 1)) {
           const std::int64_t size = std::int64_t{1} << k;
           const std::int64_t x = left / size;
           const std::int64_t w = (right + size - 1) / size - x;
           const std::int64_t last = (top + height + size - 1) / size;
-          std::fill_n(sums, w, 0.0F);
+          std::fill_n(sums, out.channels * kAveraged, 0.0F);
           for (std::int64_t y = top / size; y < last; y += kTileHeight) {
             const std::int64_t h = std::min(kTileHeight, last - y);
-            read(k, channel, y, x, h, w, tile, kTileWidth);
+            read(k, y, x, h, w, tile, kAveraged, kTileHeight * kAveraged);
             for (std::int64_t i = 0; i < h; ++i) {
               const float weight = share(y + i, size, height_, rows_to, to_y);
-              for (std::int64_t j = 0; j < w; ++j) sums[j] += weight * tile[i * kTileWidth + j];
+              for (std::int64_t c = 0; c < out.channels; ++c) {
+                const float* from = tile + (c * kTileHeight + i) * kAveraged;
+                float* sum = sums + c * kAveraged;
+                GPGAN_INDEPENDENT_LOOP
+                for (std::int64_t j = 0; j < w; ++j) sum[j] += weight * from[j];
+              }
             }
           }
           for (std::int64_t j = 0; j < w; ++j) {
             const std::int64_t to_end =
                 std::min(columns_to - 1, (std::min((x + j + 1) * size, width_) * columns_to - 1) / width_);
             for (std::int64_t to_x = (x + j) * size * columns_to / width_; to_x <= to_end; ++to_x) {
-              to[to_x] += share(x + j, size, width_, columns_to, to_x) * sums[j];
+              const float part = share(x + j, size, width_, columns_to, to_x);
+              for (std::int64_t c = 0; c < out.channels; ++c) {
+                out.channel(c).row(to_y)[to_x] += part * sums[c * kAveraged + j];
+              }
             }
           }
         }
@@ -1444,17 +1526,18 @@ void membrane(const Planes& difference, const Planes& mask, int threads) {
     });
     parallel_for(height, difference.size.width * channels, threads, [&](std::int64_t begin, std::int64_t end) {
       constexpr std::int64_t kStrip = 128;
-      float w[kTileHeight * kStrip];
+      float w[Membrane::kMaxChannels * kTileHeight * kStrip];
       for (std::int64_t y = begin; y < end; y += kTileHeight) {
         const std::int64_t rows = std::min(kTileHeight, end - y);
         for (std::int64_t x = 0; x < difference.size.width; x += kStrip) {
           const std::int64_t columns = std::min(kStrip, difference.size.width - x);
+          solver.read(0, y, x, rows, columns, w, kStrip, kTileHeight * kStrip);
           for (std::int64_t c = 0; c < channels; ++c) {
-            solver.read(0, c, y, x, rows, columns, w, kStrip);
             for (std::int64_t i = 0; i < rows; ++i) {
               float* d = difference.channel(first + c).row(y + i) + x;
               const float* m = mask.row(y + i) + x;
-              for (std::int64_t j = 0; j < columns; ++j) d[j] = m[j] > 0 ? d[j] + w[i * kStrip + j] : 0;
+              const float* from = w + (c * kTileHeight + i) * kStrip;
+              for (std::int64_t j = 0; j < columns; ++j) d[j] = m[j] > 0 ? d[j] + from[j] : 0;
             }
           }
         }

@@ -40,11 +40,12 @@ class Membrane {
   // Solves for 1 to 4 channels. What was allocated for one region is used again for the next.
   void solve(const BitPlane& inside, std::int64_t channels, Boundary boundary);
 
-  // w of one channel on a rectangle of cells of 2^level pixels: cell (y, x) covers the pixels from (2^level y, 2^level
-  // x). At level 0, pixels, it is 0 outside the region; at others the mean over the cell, the outside taken as 0, where
-  // the cells of the solution are that small, and interpolated where they are larger.
-  void read(int level, std::int64_t channel, std::int64_t top, std::int64_t left, std::int64_t height,
-            std::int64_t width, float* out, std::int64_t out_stride) const;
+  // w on a rectangle, within the image, of cells of 2^level pixels: cell (y, x) covers the pixels from (2^level y,
+  // 2^level x). At level 0, pixels, it is 0 outside the region; at others the mean over the cell, the outside taken as
+  // 0, where the cells of the solution are that small, and interpolated where they are larger. Channel c of row y goes
+  // to out + c * channel_stride + y * row_stride.
+  void read(int level, std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width, float* out,
+            std::int64_t row_stride, std::int64_t channel_stride) const;
 
   // The smallest cells of the solution in a rectangle of pixels are of 2^level pixels; -1 if no region is there.
   [[nodiscard]] int finest_level(std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width) const;
@@ -110,10 +111,19 @@ class Membrane {
   template <int kChannels>
   class Solver;
 
-  // w on a window of cells that begins at even ones and is of even size, into contiguous rows; cells beyond the image
-  // repeat the last ones within. `scratch` is for the windows of the coarser levels.
-  void fill_window(int k, std::int64_t channel, std::int64_t top, std::int64_t left, std::int64_t height,
-                   std::int64_t width, float* out, float* scratch) const;
+  // Where read() writes.
+  struct Window {
+    std::int64_t top, left, height, width;
+    float* out;
+    std::int64_t row_stride, channel_stride;
+    [[nodiscard]] float* at(std::int64_t channel, std::int64_t y, std::int64_t x) const {
+      return out + channel * channel_stride + (y - top) * row_stride + (x - left);
+    }
+  };
+  // The window without what is beyond the image; `scratch` is for the windows of the coarser levels.
+  void fill_window(int k, Window window, float* scratch) const;
+  // The block row's cells from `begin_row` on; 0 where there is neither a block nor, with `coarser`, something larger.
+  void copy_blocks(int k, const Window& window, std::int64_t block_row, const BitPlane* coarser) const;
   [[nodiscard]] const Level& level(int k) const { return *levels_[static_cast<std::size_t>(k)]; }
 
   int threads_;

@@ -50,6 +50,7 @@ void area_average(const Planes& image, const Planes& out, int threads);
 
 // extend.cpp, inset.cpp, membrane.cpp
 void extend(const Planes& source, const Planes& alpha, int threads);
+void extend(const Planes& source, const Planes& alpha, int threads, std::vector<float>& memory);  // to be kept
 void inset(const Planes& mask, int pixels, int threads);
 void membrane(const Planes& difference, const Planes& mask, int threads);
 

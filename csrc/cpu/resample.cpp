@@ -1,4 +1,7 @@
 // Every change of size: between the levels of the pyramid, and to and from the generator's.
+#include "cpu/resample.hpp"
+
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -11,17 +14,6 @@
 namespace gpgan::cpu {
 inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
-
-// One axis of a separable resampling: output pixel i is the sum of weight(i, t) * input pixel index(i, t).
-// The border is already folded into the indices.
-struct Taps {
-  std::int64_t count = 0;  // of every output pixel
-  std::vector<std::int64_t> indices;
-  std::vector<float> weights;
-
-  [[nodiscard]] const std::int64_t* index(std::int64_t i) const { return indices.data() + i * count; }
-  [[nodiscard]] const float* weight(std::int64_t i) const { return weights.data() + i * count; }
-};
 
 double keys_kernel(double x) {
   x = std::abs(x);
@@ -83,61 +75,67 @@ Taps binomial_taps(std::int64_t from, std::int64_t to) {
   return taps;
 }
 
-// Columns first, whole rows at a time, then along the row that came of it.
-void apply(const Planes& image, const Taps& rows, const Taps& columns, const Planes& out, int threads) {
-  const std::int64_t width = image.size.width;
-  for (std::int64_t c = 0; c < image.channels; ++c) {
-    const Planes from = image.channel(c);
-    const Planes to = out.channel(c);
-    const std::int64_t work = width * rows.count + to.size.width * columns.count;
-    parallel_for(to.size.height, work, threads, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> sums(static_cast<std::size_t>(width));
-      float* sum = sums.data();
-      for (std::int64_t y = begin; y < end; ++y) {
-        const float* weight = rows.weight(y);
-        const std::int64_t* index = rows.index(y);
-        const float* first = from.row(index[0]);
-        for (std::int64_t x = 0; x < width; ++x) sum[x] = weight[0] * first[x];
-        for (std::int64_t t = 1; t < rows.count; ++t) {
-          const float* row = from.row(index[t]);
-          const float w = weight[t];
-          for (std::int64_t x = 0; x < width; ++x) sum[x] += w * row[x];
-        }
-        float* result = to.row(y);
-        for (std::int64_t x = 0; x < to.size.width; ++x) {
-          const float* w = columns.weight(x);
-          const std::int64_t* i = columns.index(x);
-          float total = 0;
-          for (std::int64_t t = 0; t < columns.count; ++t) total += w[t] * sum[i[t]];
-          result[x] = total;
-        }
-      }
-    });
-  }
+Taps resize_taps(std::int64_t from, std::int64_t to) {
+  return to < from ? area_taps(from, to) : half_pixel_taps(from, to);
 }
 
 template <typename MakeTaps>
-void apply(const Planes& image, const Planes& out, int threads, MakeTaps make_taps) {
-  apply(image, make_taps(image.size.height, out.size.height), make_taps(image.size.width, out.size.width), out,
-        threads);
+void resample(const Planes& image, const Planes& out, int threads, MakeTaps taps) {
+  Resampling(taps(image.size.height, out.size.height), taps(image.size.width, out.size.width))(image, out, threads);
 }
 
 }  // namespace
 
-void downsample(const Planes& image, const Planes& out, int threads) { apply(image, out, threads, binomial_taps); }
+Resampling Resampling::resize(Size from, Size to) {
+  return {resize_taps(from.height, to.height), resize_taps(from.width, to.width)};
+}
 
-void upsample(const Planes& image, const Planes& out, int threads) { apply(image, out, threads, expand_taps); }
+// Columns first, whole rows at a time, then along the row that came of it.
+void Resampling::operator()(const Planes& image, const Planes& out, int threads) {
+  const std::int64_t width = image.size.width;
+  constexpr std::int64_t kRows = 8;  // of a task
+  const std::int64_t work = kRows * (width * rows_.count + out.size.width * columns_.count);
+  const std::int64_t blocks = (out.size.height + kRows - 1) / kRows;
+  const auto workers = static_cast<int>(std::clamp<std::int64_t>(blocks * work / kSerialElements, 1, threads));
+  sums_.resize(std::max(sums_.size(), static_cast<std::size_t>(threads * width)));
+  parallel_tasks(image.channels * blocks, workers, [&](std::int64_t task, int worker) {
+    const Planes from = image.channel(task / blocks);
+    const Planes to = out.channel(task / blocks);
+    float* sum = sums_.data() + worker * width;
+    const std::int64_t begin = task % blocks * kRows;
+    for (std::int64_t y = begin; y < std::min(begin + kRows, to.size.height); ++y) {
+      const float* weight = rows_.weight(y);
+      const std::int64_t* index = rows_.index(y);
+      const float* first = from.row(index[0]);
+      for (std::int64_t x = 0; x < width; ++x) sum[x] = weight[0] * first[x];
+      for (std::int64_t t = 1; t < rows_.count; ++t) {
+        const float* row = from.row(index[t]);
+        const float w = weight[t];
+        for (std::int64_t x = 0; x < width; ++x) sum[x] += w * row[x];
+      }
+      float* result = to.row(y);
+      for (std::int64_t x = 0; x < to.size.width; ++x) {
+        const float* w = columns_.weight(x);
+        const std::int64_t* i = columns_.index(x);
+        float total = 0;
+        for (std::int64_t t = 0; t < columns_.count; ++t) total += w[t] * sum[i[t]];
+        result[x] = total;
+      }
+    }
+  });
+}
+
+void downsample(const Planes& image, const Planes& out, int threads) { resample(image, out, threads, binomial_taps); }
+
+void upsample(const Planes& image, const Planes& out, int threads) { resample(image, out, threads, expand_taps); }
 
 void resample_bicubic(const Planes& image, const Planes& out, int threads) {
-  apply(image, out, threads, half_pixel_taps);
+  resample(image, out, threads, half_pixel_taps);
 }
 
-void area_average(const Planes& image, const Planes& out, int threads) { apply(image, out, threads, area_taps); }
+void area_average(const Planes& image, const Planes& out, int threads) { resample(image, out, threads, area_taps); }
 
-void resize(const Planes& image, const Planes& out, int threads) {
-  apply(image, out, threads,
-        [](std::int64_t from, std::int64_t to) { return to < from ? area_taps(from, to) : half_pixel_taps(from, to); });
-}
+void resize(const Planes& image, const Planes& out, int threads) { resample(image, out, threads, resize_taps); }
 
 void resample_nearest(const Planes& mask, const Planes& out, int threads) {
   const auto source = [](std::int64_t i, std::int64_t from, std::int64_t to) { return (2 * i + 1) * from / (2 * to); };

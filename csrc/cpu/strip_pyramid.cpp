@@ -20,6 +20,7 @@
 #include "cpu/operations.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/pixels.hpp"
+#include "cpu/resample.hpp"
 #include "cpu/strip_pyramid.hpp"
 #include "cpu/vectorize.hpp"
 #include "cpu/window_solver.hpp"
@@ -40,6 +41,7 @@ constexpr double kHaloTolerance = 5e-6;
 constexpr float kQuiet = 2e-6F;
 constexpr std::int64_t kBlock = 16;           // side of the squares that are looked at for something to solve
 constexpr std::int64_t kWindowColumns = 384;  // of the part that is used
+constexpr std::int64_t kAddedColumns = 1024;  // of a part where nothing is solved
 constexpr std::int64_t kReducedRows = 16;     // that a task makes
 constexpr std::int64_t kPad = 16;             // floats before and after a row, for neighbours beyond it
 constexpr std::int64_t kMembraneRows = 16;    // that are read at a time
@@ -84,9 +86,7 @@ class MembraneRows {
     if (y < first_ || y >= end_) {
       first_ = y;
       end_ = std::min(y + kMembraneRows, full_->size().height);
-      for (std::int64_t i = 0; i < channels_; ++i) {
-        full_->membrane().read(0, i, first_, x_, end_ - first_, count_, memory_ + i * kMembraneRows * count_, count_);
-      }
+      full_->membrane().read(0, first_, x_, end_ - first_, count_, memory_, count_, kMembraneRows * count_);
     }
     return memory_ + (c * kMembraneRows + y - first_) * count_;
   }
@@ -161,6 +161,7 @@ class StripPyramid final : public core::Pyramid {
         local_(options.color_weight, options.sigma),
         halo_(round_up(local_.halo(kHaloTolerance), 2)),
         full_(sizes.back(), channels, threads),
+        to_start_(Resampling::resize({options.image_size, options.image_size}, sizes.front())),
         workers_(static_cast<std::size_t>(threads)) {
     for (const Size& size : sizes) {
       Level& level = levels_.emplace_back();
@@ -199,6 +200,8 @@ class StripPyramid final : public core::Pyramid {
       return level.difference.data() + (plane * height + y - region.top) * width - region.left;
     };
     reductions_.clear();
+    reductions_.reserve(
+        static_cast<std::size_t>((level.size.height / kReducedRows + 1) * (level.size.width / kPad + 1)));
     for (std::int64_t top = region.top; top < region.bottom; top += kReducedRows) {
       const std::int64_t bottom = std::min(top + kReducedRows, region.bottom);
       if (only_seam()) {
@@ -228,7 +231,7 @@ class StripPyramid final : public core::Pyramid {
 
   void start(const Planes& carried) override {
     start_.resize(static_cast<std::size_t>(channels_ * levels_.front().size.pixels()));
-    resize(carried, {start_.data(), channels_, levels_.front().size}, threads_);
+    to_start_(carried, {start_.data(), channels_, levels_.front().size}, threads_);
   }
 
   void solve(std::size_t index) override {
@@ -238,8 +241,9 @@ class StripPyramid final : public core::Pyramid {
   void finish(const ImageView& out) override {
     if (levels_.size() == 1) place_regions();
     full_.keep_apart(out);
-    // A change of less than half a step of integers rounds to none.
-    float unseen = 0;
+    // A change of less than half a step of integers rounds to none. Floats may lie a little outside their range, and
+    // are clamped.
+    float unseen = -1;
     if (out.dtype == full_.target().dtype && out.dtype == DType::kUint8) unseen = 0.49F / 255;
     if (out.dtype == full_.target().dtype && out.dtype == DType::kUint16) unseen = 0.49F / 65535;
     const auto write = [&](const float* rows, std::int64_t stride, std::int64_t y, std::int64_t x, std::int64_t count) {
@@ -598,6 +602,9 @@ class StripPyramid final : public core::Pyramid {
   template <typename Row>
   void reduce_parts(std::size_t index, Want want, Row row) {
     const std::int64_t planes = want.planes(channels_);
+    // As much as the widest part could need, so that another mask needs no more.
+    const std::int64_t widest = levels_[index].size.width;
+    reserve_all(ImageRows::floats(*this, index, widest, want, true) + planes * widest);
     parallel_tasks(std::ssize(reductions_), threads_, [&](std::int64_t task, int worker) {
       const Rectangle& part = reductions_[static_cast<std::size_t>(task)];
       const std::int64_t count = part.right - part.left;
@@ -663,12 +670,20 @@ class StripPyramid final : public core::Pyramid {
                  });
   }
 
+  // The level below ends half a pixel of its own beyond an odd side's end, and mirrors there: what is smooth on it has
+  // a kink on this level.
+  [[nodiscard]] static bool is_odd_end(const Level& level, std::int64_t i, std::int64_t j) {
+    return (level.size.height % 2 == 1 && i + 1 == level.block_rows) ||
+           (level.size.width % 2 == 1 && j + 1 == level.block_columns);
+  }
+
   // Where what is carried in is not smooth, or to be seen at all. What the level below did not solve was smooth there,
   // and is smoother here: third differences fall to an eighth.
   void mark_rough(std::size_t index, std::int64_t first_block_row, std::int64_t end_block_row) {
     Level& level = levels_[index];
     const Level& below = levels_[index - 1];
     const auto solved_beside = [&](std::int64_t i, std::int64_t j) {
+      if (is_odd_end(level, i, j)) return true;
       // The interpolation and the stencil reach three pixels of the level below, less than half a block.
       const std::int64_t row = i % 2 == 0 ? -1 : 1;
       const std::int64_t column = j % 2 == 0 ? -1 : 1;
@@ -679,6 +694,7 @@ class StripPyramid final : public core::Pyramid {
       };
       return at(i / 2, j / 2) || at(i / 2 + row, j / 2) || at(i / 2, j / 2 + column) || at(i / 2 + row, j / 2 + column);
     };
+    reserve_all(measured_floats(below.size.width));
     parallel_tasks(end_block_row - first_block_row, threads_, [&](std::int64_t task, int worker) {
       const std::int64_t i = first_block_row + task;
       for (std::int64_t begin = 0; begin < level.block_columns;) {
@@ -699,6 +715,8 @@ class StripPyramid final : public core::Pyramid {
     });
   }
 
+  static std::int64_t measured_floats(std::int64_t count) { return 6 * (round_up(count + 2 * kPad, kPad) + 2 * kPad); }
+
   // Blocks [begin, end) of a row of blocks: how rough and how large what is carried in is.
   void measure_blocks(std::size_t index, std::int64_t block_row, std::int64_t begin, std::int64_t end,
                       Scratch& scratch) {
@@ -712,7 +730,7 @@ class StripPyramid final : public core::Pyramid {
     const std::int64_t left = begin * kHalf - kReach;
     const std::int64_t right = std::min(end * kHalf, size.width) + kReach;
     const std::int64_t pitch = round_up(right - left, kPad) + 2 * kPad;
-    scratch.reserve(6 * pitch);
+    scratch.reserve(measured_floats(right - left));
     float* rows[4];
     for (float*& row : rows) row = scratch.take(pitch) + kPad - left;
     float* rough = scratch.take(pitch) + kPad - left;
@@ -750,6 +768,12 @@ class StripPyramid final : public core::Pyramid {
           rough[x] = std::max(rough[x], all);
           most[x] = std::max(most[x], std::abs(b[x]));
         }
+        if (y + 1 == size.height && level.size.height % 2 == 1) {
+          for (std::int64_t x = left; x < right - 1; ++x) rough[x] = std::max(rough[x], std::abs(b[x] - a[x]));
+        }
+        if (const std::int64_t x = size.width - 1; level.size.width % 2 == 1 && x < right - 1) {
+          rough[x] = std::max(rough[x], std::abs(b[x] - b[x - 1]));
+        }
       }
     }
     for (std::int64_t j = begin; j < end; ++j) {
@@ -764,6 +788,10 @@ class StripPyramid final : public core::Pyramid {
       level.active[at] = level.varies[at] != 0 || largest > threshold ? 1 : 0;
       level.change[at] = kOvershoot * change;
     }
+  }
+
+  void reserve_all(std::int64_t floats) {
+    for (Scratch& scratch : workers_) scratch.reserve(floats);
   }
 
   // Makes rows [top, bottom) of what a level hands on.
@@ -831,6 +859,12 @@ class StripPyramid final : public core::Pyramid {
                  (std::min(rows_bottom + halo_, level.size.height) + kBlock - 1) / kBlock);
     }
     level.tasks.clear();
+    level.tasks.reserve(static_cast<std::size_t>(count_strips(level, 0, level.size.height) * level.block_columns));
+    // As much as the widest part could need, so that another mask needs no more.
+    const Want most{true, is_full(level) || carry_ == Carry::kImage};
+    const std::int64_t width = level.size.width;
+    reserve_all(std::max(window_floats(index, std::min(kWindowColumns + 2 * halo_, width), level.used_rows, most),
+                         add_floats(index, std::min(kAddedColumns, width), most)));
     if (carry_ == Carry::kCorrection) level.solved.assign(level.varies.size(), all ? 1 : 0);
     if (all) level.change.assign(level.varies.size(), std::numeric_limits<float>::max());
     kinds_.resize(static_cast<std::size_t>(level.block_columns));
@@ -867,7 +901,7 @@ class StripPyramid final : public core::Pyramid {
         std::int64_t end = begin + 1;
         const Kind kind = kinds_[static_cast<std::size_t>(begin)];
         while (end < level.block_columns && kinds_[static_cast<std::size_t>(end)] == kind) ++end;
-        const std::int64_t widest = (kind == Kind::kSolve ? 1 : 4) * kWindowColumns / kBlock;
+        const std::int64_t widest = (kind == Kind::kSolve ? kWindowColumns : kAddedColumns) / kBlock;
         const std::int64_t parts = (end - begin + widest - 1) / widest;
         for (std::int64_t i = 0; i < parts; ++i) {
           const std::int64_t left = begin + (end - begin) * i / parts;
@@ -899,7 +933,7 @@ class StripPyramid final : public core::Pyramid {
     const Want want{inside, full};
     const std::int64_t count = part.right - part.left;
     const std::int64_t pitch = round_up(count, kPad) + kPad;
-    scratch.reserve((3 * channels_ + 2) * pitch + ImageRows::floats(*this, index, count, want, false));
+    scratch.reserve(add_floats(index, count, want));
     const Rows carried{scratch.take(channels_ * pitch), pitch};
     const Rows planes{scratch.take((2 * channels_ + 1) * pitch), pitch};
     float* columns = scratch.take(pitch);
@@ -925,6 +959,22 @@ class StripPyramid final : public core::Pyramid {
     }
   }
 
+  [[nodiscard]] std::int64_t window_floats(std::size_t index, std::int64_t columns, std::int64_t used,
+                                           Want want) const {
+    const Level& level = levels_[index];
+    const std::int64_t padded = round_up(columns, kBatch);
+    const std::int64_t pitch = padded + 2 * kPad;
+    // Held of four rows: difference, mask, target; value, colour, residual, excess.
+    const std::int64_t slot = (6 * channels_ + 1) * pitch;
+    return channels_ * (level.solver->rows() + used) * padded + 4 * slot + 2 * pitch +
+           level.solver->scratch_floats(columns) + ImageRows::floats(*this, index, columns, want, false);
+  }
+
+  [[nodiscard]] std::int64_t add_floats(std::size_t index, std::int64_t count, Want want) const {
+    const std::int64_t pitch = round_up(count, kPad) + kPad;
+    return (3 * channels_ + 2) * pitch + ImageRows::floats(*this, index, count, want, false);
+  }
+
   template <typename Write>
   void solve_window(std::size_t index, const Rectangle& part, Scratch& scratch, Write write) {
     const Level& level = levels_[index];
@@ -940,11 +990,9 @@ class StripPyramid final : public core::Pyramid {
     const bool seam = varies_within(level, {top, left, top + rows, left + columns});
     const bool images = seam || full || image;
 
-    // Held of four rows: difference, mask, target; value, colour, residual, excess.
-    const std::int64_t slot = (6 * channels_ + 1) * pitch;
+    const std::int64_t slot = (6 * channels_ + 1) * pitch;  // as in window_floats()
     const Want want{images, full || image};
-    scratch.reserve(channels_ * rows * padded + channels_ * used * padded + 4 * slot + 2 * pitch +
-                    level.solver->scratch_floats(columns) + ImageRows::floats(*this, index, columns, want, false));
+    scratch.reserve(window_floats(index, columns, used, want));
     float* chunks = scratch.take(channels_ * rows * padded);
     float* base = scratch.take(channels_ * used * padded);
     float* ring = scratch.take(4 * slot) + kPad;
@@ -1102,6 +1150,7 @@ class StripPyramid final : public core::Pyramid {
   std::int64_t halo_;
   FullSize full_;
   std::vector<Level> levels_;
+  Resampling to_start_;
   std::vector<float> start_;  // what the coarsest level starts from, at its size
   std::vector<Kind> kinds_;
   std::vector<Rectangle> reductions_;

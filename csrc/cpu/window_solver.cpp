@@ -18,7 +18,7 @@ namespace {
 // The factors are constant once they change by less than this of themselves.
 constexpr double kConverged = 1e-8;
 constexpr std::int64_t kMaxSteps = 512;
-constexpr double kMinColorWeight = 1e-2;
+constexpr double kMinColorWeight = 0.05;
 
 // alpha + beta l + gamma l^2 as a stencil (second, next, centre, next, second), with l = (-1, 2, -1).
 struct Stencil {

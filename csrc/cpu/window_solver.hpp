@@ -43,7 +43,7 @@ class WindowSolver {
   [[nodiscard]] std::int64_t scratch_floats(std::int64_t columns) const;
 
   // (L^2 + lambda G^2)^-1 in place on a window of rows() x columns. The last chunk is whole: what lies beyond `columns`
-  // is ignored, but must be finite.
+  // must be 0, and is anything afterwards.
   void solve(float* chunks, std::int64_t columns, float* scratch) const;
 
  private:

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <vector>
 
 #include "cpu/bit_plane.hpp"
@@ -45,9 +46,10 @@ const auto kNoiseThere = [](std::int64_t y, std::int64_t x, float* values) {
 
 std::vector<float> read(const Membrane& membrane, int level, std::int64_t channel, std::int64_t height,
                         std::int64_t width) {
-  std::vector<float> out(static_cast<std::size_t>(height * width));
-  membrane.read(level, channel, 0, 0, height, width, out.data(), width);
-  return out;
+  std::vector<float> out(static_cast<std::size_t>(Membrane::kMaxChannels * height * width));
+  membrane.read(level, 0, 0, height, width, out.data(), width, height * width);
+  const auto begin = out.begin() + static_cast<std::ptrdiff_t>(channel * height * width);
+  return {begin, begin + static_cast<std::ptrdiff_t>(height * width)};
 }
 
 }  // namespace
@@ -127,17 +129,25 @@ TEST_CASE("any window of a membrane is part of the whole") {
   for (int k = 0; k <= 2; ++k) {
     const std::int64_t height = (203 + (1 << k) - 1) >> k;
     const std::int64_t width = (301 + (1 << k) - 1) >> k;
-    const std::vector<float> whole = read(membrane, k, 1, height, width);
-    for (std::int64_t top : {0, 3, 17, 40}) {
-      for (std::int64_t left : {0, 1, 30, 55}) {
-        constexpr std::int64_t kHeight = 9;
-        constexpr std::int64_t kWidth = 15;
-        float part[kHeight * 20];
-        membrane.read(k, 1, top, left, kHeight, kWidth, part, 20);
-        for (std::int64_t y = 0; y < kHeight; ++y) {
-          for (std::int64_t x = 0; x < kWidth; ++x) {
-            CHECK(part[y * 20 + x] ==
-                  doctest::Approx(whole[static_cast<std::size_t>((top + y) * width + left + x)]).epsilon(1e-5));
+    for (const std::int64_t channel : {0, 2}) {
+      const std::vector<float> whole = read(membrane, k, channel, height, width);
+      for (std::int64_t top : {0, 3, 17, 40}) {
+        for (std::int64_t left : {0, 1, 30, 55}) {
+          for (std::int64_t wide : {1, 2, 7, 15, 21}) {
+            constexpr std::int64_t kHeight = 9;
+            constexpr std::int64_t kStride = 25;
+            constexpr float kUntouched = 7;
+            float part[3 * kHeight * kStride];
+            std::fill(std::begin(part), std::end(part), kUntouched);
+            membrane.read(k, top, left, kHeight, wide, part, kStride, kHeight * kStride);
+            for (std::int64_t y = 0; y < kHeight; ++y) {
+              const float* row = part + (channel * kHeight + y) * kStride;
+              for (std::int64_t x = 0; x < wide; ++x) {
+                CHECK(row[x] ==
+                      doctest::Approx(whole[static_cast<std::size_t>((top + y) * width + left + x)]).epsilon(1e-5));
+              }
+              for (std::int64_t x = wide; x < kStride; ++x) CHECK(row[x] == kUntouched);
+            }
           }
         }
       }
