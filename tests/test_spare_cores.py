@@ -10,8 +10,7 @@ from conftest import draw_image, draw_mask
 from numpy.testing import assert_array_equal
 
 import gpgan
-from gpgan import blender
-from gpgan.blender import clear_cache
+from gpgan import blender, clear_cache
 
 H, W = 40, 52
 
@@ -111,6 +110,7 @@ def test_the_environment_counts_at_every_call(images, made, monkeypatch):
     with pytest.raises(ValueError, match=r"^GPGAN_NUM_THREADS: expected"):
         gpgan.blend(*images, generator=None)
     monkeypatch.delenv("GPGAN_NUM_THREADS")
+    monkeypatch.setattr("gpgan._arrays._max_pixels", None)  # as no set_max_pixels() has said otherwise
     monkeypatch.setenv("GPGAN_MAX_PIXELS", str(H * W - 1))
     with pytest.raises(ValueError, match=rf"^target: expected at most {H * W - 1} pixels"):
         gpgan.blend(*images, generator=None)

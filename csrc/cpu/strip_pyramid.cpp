@@ -300,7 +300,7 @@ class StripPyramid final : public core::Pyramid {
     std::vector<Task> tasks;
   };
 
-  // 5-smooth, and a multiple of 4.
+  // A length that the transform takes at once, and a multiple of 4.
   static std::int64_t good_length(std::int64_t n) {
     n = round_up(n, 4);
     while (!Fft::has_length(n)) n += 4;

@@ -14,7 +14,7 @@ from types import ModuleType
 from gpgan import _core, ops
 from gpgan._arrays import max_pixels, set_max_pixels
 from gpgan._generator import Generator, generators, load_generator
-from gpgan.blender import Blender, blend
+from gpgan.blender import Blender, blend, clear_cache
 
 __version__: str = _core.version()
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Generator",
     "__version__",
     "blend",
+    "clear_cache",
     "cmake_prefix",
     "generators",
     "load_generator",

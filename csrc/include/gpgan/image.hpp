@@ -26,7 +26,8 @@ constexpr DType dtype_of() {
   }
 }
 
-// Strides are in bytes and may be negative; every element must be aligned as its type is. Void is `void` or `const void`; use the two names below.
+// Strides are in bytes and may be negative; every element must be aligned as its type is. Void is `void` or `const
+// void`; use the two names below.
 template <typename Void>
 struct BasicImageView {
   Void* data = nullptr;
