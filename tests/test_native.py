@@ -82,6 +82,17 @@ def test_solve_is_the_same_for_any_number_of_threads(shape, rng):
         assert_array_equal(_core.solve(u, c, 1.0, 0.5, False, threads=threads), one)
 
 
+@pytest.mark.parametrize("mode", ["default", "paper", "released"])
+@pytest.mark.parametrize("membrane", [True, False])
+def test_blend_is_the_same_for_any_number_of_threads(mode, membrane, rng):
+    source, target = draw_image(rng, 211, 307), draw_image(rng, 211, 307)
+    mask = draw_mask(rng, 211, 307)
+    one = native_blend(source, target, mask, mode=mode, membrane=membrane, threads=1)
+    for threads in (2, 3, 5):
+        again = native_blend(source, target, mask, mode=mode, membrane=membrane, threads=threads)
+        assert_array_equal(again, one)
+
+
 def test_solve_screened_refuses_what_is_singular():
     # The spectrum of a Gaussian cut at three sigma dips below zero, and a large lambda outweighs l > 0 there.
     x = np.zeros((64, 64))

@@ -1524,25 +1524,28 @@ void membrane(const Planes& difference, const Planes& mask, int threads) {
     solver.solve(inside, channels, [&](std::int64_t y, std::int64_t x, float* values) {
       for (std::int64_t c = 0; c < channels; ++c) values[c] = -difference.channel(first + c).row(y)[x];
     });
-    parallel_for(height, difference.size.width * channels, threads, [&](std::int64_t begin, std::int64_t end) {
-      constexpr std::int64_t kStrip = 128;
-      float w[Membrane::kMaxChannels * kTileHeight * kStrip];
-      for (std::int64_t y = begin; y < end; y += kTileHeight) {
-        const std::int64_t rows = std::min(kTileHeight, end - y);
-        for (std::int64_t x = 0; x < difference.size.width; x += kStrip) {
-          const std::int64_t columns = std::min(kStrip, difference.size.width - x);
-          solver.read(0, y, x, rows, columns, w, kStrip, kTileHeight * kStrip);
-          for (std::int64_t c = 0; c < channels; ++c) {
-            for (std::int64_t i = 0; i < rows; ++i) {
-              float* d = difference.channel(first + c).row(y + i) + x;
-              const float* m = mask.row(y + i) + x;
-              const float* from = w + (c * kTileHeight + i) * kStrip;
-              for (std::int64_t j = 0; j < columns; ++j) d[j] = m[j] > 0 ? d[j] + from[j] : 0;
+    // By whole tiles: what is interpolated depends on where they begin, by a rounding.
+    const std::int64_t tiles = (height + kTileHeight - 1) / kTileHeight;
+    parallel_for(
+        tiles, kTileHeight * width * channels, threads, [&, height = height](std::int64_t begin, std::int64_t end) {
+          constexpr std::int64_t kStrip = 128;
+          float w[Membrane::kMaxChannels * kTileHeight * kStrip];
+          for (std::int64_t y = begin * kTileHeight; y < std::min(end * kTileHeight, height); y += kTileHeight) {
+            const std::int64_t rows = std::min(kTileHeight, height - y);
+            for (std::int64_t x = 0; x < difference.size.width; x += kStrip) {
+              const std::int64_t columns = std::min(kStrip, difference.size.width - x);
+              solver.read(0, y, x, rows, columns, w, kStrip, kTileHeight * kStrip);
+              for (std::int64_t c = 0; c < channels; ++c) {
+                for (std::int64_t i = 0; i < rows; ++i) {
+                  float* d = difference.channel(first + c).row(y + i) + x;
+                  const float* m = mask.row(y + i) + x;
+                  const float* from = w + (c * kTileHeight + i) * kStrip;
+                  for (std::int64_t j = 0; j < columns; ++j) d[j] = m[j] > 0 ? d[j] + from[j] : 0;
+                }
+              }
             }
           }
-        }
-      }
-    });
+        });
   }
 }
 
