@@ -84,7 +84,7 @@ def test_solve_is_the_same_for_any_number_of_threads(shape, rng):
 
 @pytest.mark.parametrize("mode", ["default", "paper", "released"])
 @pytest.mark.parametrize("membrane", [True, False])
-def test_blend_is_the_same_for_any_number_of_threads(mode, membrane, rng):
+def test_every_mode_is_the_same_for_any_number_of_threads(mode, membrane, rng):
     source, target = draw_image(rng, 211, 307), draw_image(rng, 211, 307)
     mask = draw_mask(rng, 211, 307)
     one = native_blend(source, target, mask, mode=mode, membrane=membrane, threads=1)
