@@ -10,9 +10,9 @@ warm up, then as many timed ones as fit. Who can write into a given array is giv
 libraries included; "work MB" is the peak in the second call, beyond what libraries, generator, images and result take.
 
 Operations: float32, the bytes of inputs and output per second, and that as a share of the speed at which np.copyto,
-on one thread, moves as many bytes in the same turns. The extension's functions copy their arrays in and out; what that
-takes is timed with functions that do next to nothing else, and taken off: "-" where little is left, as a small
-difference of two large times says nothing. SciPy allocates its result.
+on one thread, moves as many bytes in the same turns. They are timed as they are called from Python: all but the
+transform turn pixels into planes and back on the way, which takes longer than most of them and which a blend does not
+do. gpgan's transform and SciPy's allocate their results.
 
 compare.py compares two JSON files, plot.py draws one.
 """
@@ -328,28 +328,18 @@ def measure_operations(size: str, lengths: list[int], batch: int, seconds: float
     def add(operation: str, what: str, calls: dict[Any, Call], arrays: list[np.ndarray], out: Any) -> None:
         moved = sum(a.nbytes for a in arrays) + out.nbytes
         source, target = np.ones(moved // 2, np.uint8), np.ones(moved // 2, np.uint8)
-        # Without pixels to take the inset is a copy in and one out, and one pixel of the nearest ones a copy in.
-        calls = {
-            **calls,
-            "copy": lambda: np.copyto(target, source),
-            "in": lambda: [_core.resample_nearest(a, (1, 1), 1) for a in arrays],
-            "out in": lambda: _core.resample_nearest(out, (1, 1), 1),
-            "out in and out": lambda: _core.inset(out, 0, 1),
-        }
+        calls = {**calls, "copy": lambda: np.copyto(target, source)}
         taken = _take_turns(calls, seconds)
         median = {key: float(np.median(times)) for key, times in taken.items()}
-        binding = median["in"] + median["out in and out"] - median["out in"]
         for key in calls:
             if isinstance(key, str):
                 continue
             name, count = key
             row = {"operation": operation, "size": what, "implementation": name, "threads": count, "bytes": moved}
             row |= summary(taken[key]) | {"ours": name == "gpgan"}
-            row |= {"copy_seconds": median["copy"], "binding_seconds": binding if name == "gpgan" else 0.0}
-            alone = row["median_seconds"] - row["binding_seconds"]
-            known = alone > 0.25 * row["median_seconds"]
-            row["gb_per_s"] = moved / alone / 1e9 if known else None
-            row["share_of_copy"] = median["copy"] / alone if known else None
+            row["copy_seconds"] = median["copy"]
+            row["gb_per_s"] = moved / row["median_seconds"] / 1e9
+            row["share_of_copy"] = median["copy"] / row["median_seconds"]
             rows.append(row)
 
     rng = np.random.default_rng(2)
@@ -490,11 +480,9 @@ def usable(names: list[str], quick: bool) -> list[str]:
 def print_operations(rows: list[dict[str, Any]]) -> None:
     print(f"\n{'operation':<20} {'size':<18} {'by':<6} {'threads':>7} {'median ms':>9} {'GB/s':>7} {'of copy':>8}")
     for row in rows:
-        speed, share = (row[key] for key in ("gb_per_s", "share_of_copy"))
         print(
             f"{row['operation']:<20} {row['size']:<18} {row['implementation']:<6} {row['threads']:>7} "
-            f"{row['median_seconds'] * 1e3:>9.2f} {'-' if speed is None else f'{speed:.2f}':>7} "
-            f"{'-' if share is None else f'{share:.0%}':>8}"
+            f"{row['median_seconds'] * 1e3:>9.2f} {row['gb_per_s']:>7.2f} {row['share_of_copy']:>8.0%}"
         )
 
 
