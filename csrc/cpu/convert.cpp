@@ -165,7 +165,7 @@ void load_bytes(const ConstImageView& view, Offset offset, std::uint8_t* out, Si
         continue;
       }
       std::fill_n(row, left, std::uint8_t{0});
-      const std::uint8_t* in = pixel<std::uint8_t>(view, from, left - offset.left, 0);
+      const auto* in = pixel<std::uint8_t>(view, from, left - offset.left, 0);
       if (view.strides[1] == 1) {
         std::copy_n(in, right - left, row + left);
       } else {

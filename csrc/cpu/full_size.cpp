@@ -56,8 +56,8 @@ std::int64_t size_of(DType dtype) {
 
 // The floats of eight bits.
 struct EightFloats {
-  float at[256][8];
-  constexpr EightFloats() : at() {
+  float at[256][8] = {};
+  constexpr EightFloats() {
     for (int byte = 0; byte < 256; ++byte) {
       for (int i = 0; i < 8; ++i) at[byte][i] = static_cast<float>(byte >> i & 1);
     }
@@ -260,7 +260,7 @@ void FullSize::averages(const core::Planes& target, const core::Planes& source, 
       const bool within = left < support_.right && left + count > support_.left;
       for (std::int64_t y = begin / to.height; y < (end + to.height - 1) / to.height; ++y) {
         const std::int64_t overlap = std::min(end, (y + 1) * to.height) - std::max(begin, y * to.height);
-        const float weight = static_cast<float>(static_cast<double>(overlap) / static_cast<double>(size_.height));
+        const auto weight = static_cast<float>(static_cast<double>(overlap) / static_cast<double>(size_.height));
         const bool masked = within && y >= support_.top && y < support_.bottom;
         read_for_averages(y, left, count, masked, rows);
         for (std::int64_t plane = 0; plane < (masked ? planes : 2 * channels_); ++plane) {

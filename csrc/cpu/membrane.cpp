@@ -657,7 +657,7 @@ class Membrane::Solver {
       bool plain = true;
       for (int s = 0; s < 4; ++s) {
         const Cells& w = l.weights[4 * static_cast<std::size_t>(i) + static_cast<std::size_t>(s)];
-        for (int c = 0; c < 16; ++c) plain = plain && w.at[c] == 1;
+        for (const float weight : w.at) plain = plain && weight == 1;
       }
       l.plain[i] = plain ? 1 : 0;
     }
@@ -1113,7 +1113,7 @@ class Membrane::Solver {
         if (!(f.weight[j] > 0)) continue;
         const int c = 2 * f.half + j / 2;
         const double* at = along + c + 1;
-        const double inner = static_cast<double>(near[e.step * j]);
+        const auto inner = static_cast<double>(near[e.step * j]);
         const double width = extent(start + c, k + 1, image);
         const double length = extent(2 * start + 4 * f.half + j, k, image);
         const double next_width = extent(start + c + 1, k + 1, image);
@@ -1127,7 +1127,7 @@ class Membrane::Solver {
                              after * t * (t - left) / (right * (right - left));
         double flow = static_cast<double>(f.weight[j]) * (outer - inner);
         if (f.weight[j] == rounded(length * 2 / 3)) {
-          const double next = static_cast<double>(near[e.step * j + e.inward]);
+          const auto next = static_cast<double>(near[e.step * j + e.inward]);
           flow = length * (8.0 / 15 * outer - inner / 3 - next / 5);
         }
         into[e.step * j] += static_cast<float>(flow);
