@@ -133,7 +133,7 @@ inline void dilate8(const BitPlane& from, BitPlane& to) {
   }
 }
 
-// The even bits of a word, side by side, and back.
+// The even bits of a word, side by side.
 inline std::uint64_t compress_even(std::uint64_t word) {
   word &= 0x5555555555555555U;
   word = (word | word >> 1) & 0x3333333333333333U;
@@ -142,13 +142,15 @@ inline std::uint64_t compress_even(std::uint64_t word) {
   word = (word | word >> 8) & 0x0000FFFF0000FFFFU;
   return (word | word >> 16) & 0x00000000FFFFFFFFU;
 }
-inline std::uint64_t spread_even(std::uint64_t word) {
+// The low 32 bits of a word, each twice.
+inline std::uint64_t double_bits(std::uint64_t word) {
   word &= 0x00000000FFFFFFFFU;
   word = (word | word << 16) & 0x0000FFFF0000FFFFU;
   word = (word | word << 8) & 0x00FF00FF00FF00FFU;
   word = (word | word << 4) & 0x0F0F0F0F0F0F0F0FU;
   word = (word | word << 2) & 0x3333333333333333U;
-  return (word | word << 1) & 0x5555555555555555U;
+  word = (word | word << 1) & 0x5555555555555555U;
+  return word | word << 1;
 }
 
 // coarse(y, x) = is a bit set among fine rows 2y - 1 to 2y + 2 and columns 2x - 1 to 2x + 2, those beyond the plane
@@ -182,7 +184,7 @@ inline void add_doubled(const BitPlane& coarse, BitPlane& fine) {
   for (std::int64_t y = 0; y < fine.height(); ++y) {
     const std::uint64_t* from = coarse.row(y / 2);
     std::uint64_t* to = fine.row(y);
-    for (std::int64_t i = 0; i < fine.stride(); ++i) to[i] |= spread_even(from[i / 2] >> (i % 2 * 32));
+    for (std::int64_t i = 0; i < fine.stride(); ++i) to[i] |= double_bits(from[i / 2] >> (i % 2 * 32));
     if (fine.stride() > 0) to[fine.stride() - 1] &= fine.last_word();
   }
 }

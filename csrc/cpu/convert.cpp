@@ -23,21 +23,6 @@ namespace {
 // resizing.
 constexpr double kRangeSlack = 1e-3;
 
-template <typename Body>
-auto with_type(DType dtype, Body&& body) {
-  switch (dtype) {
-    case DType::kUint8:
-      return body(std::uint8_t{});
-    case DType::kUint16:
-      return body(std::uint16_t{});
-    case DType::kFloat32:
-      return body(float{});
-    case DType::kFloat64:
-      return body(double{});
-  }
-  throw LogicError("dtype: not one of the enumeration");
-}
-
 template <typename T>
 const T* pixel(const ConstImageView& view, std::int64_t y, std::int64_t x, std::int64_t c) {
   return reinterpret_cast<const T*>(static_cast<const std::byte*>(view.data) + y * view.strides[0] +

@@ -195,27 +195,6 @@ inline Block spread(Block b, std::int32_t quadrant) {
 
 // ------------------------------------------------------------------------------------------------- bits of planes
 
-// The bits of even number, moved together.
-std::uint64_t even_bits(std::uint64_t w) {
-  w &= 0x5555555555555555U;
-  w = (w | w >> 1) & 0x3333333333333333U;
-  w = (w | w >> 2) & 0x0F0F0F0F0F0F0F0FU;
-  w = (w | w >> 4) & 0x00FF00FF00FF00FFU;
-  w = (w | w >> 8) & 0x0000FFFF0000FFFFU;
-  return (w | w >> 16) & 0x00000000FFFFFFFFU;
-}
-
-// The low 32 bits, each twice.
-std::uint64_t doubled_bits(std::uint64_t w) {
-  w &= 0x00000000FFFFFFFFU;
-  w = (w | w << 16) & 0x0000FFFF0000FFFFU;
-  w = (w | w << 8) & 0x00FF00FF00FF00FFU;
-  w = (w | w << 4) & 0x0F0F0F0F0F0F0F0FU;
-  w = (w | w << 2) & 0x3333333333333333U;
-  w = (w | w << 1) & 0x5555555555555555U;
-  return w | w << 1;
-}
-
 // to = from by squares of 2 x 2: whether any bit is set, or all of those that are in the plane.
 void halve_any(const BitPlane& from, BitPlane& to) {
   for (std::int64_t y = 0; y < to.height(); ++y) {
@@ -223,7 +202,7 @@ void halve_any(const BitPlane& from, BitPlane& to) {
     const std::uint64_t* b = from.row(std::min(2 * y + 1, from.height() - 1));
     for (std::int64_t i = 0; i < from.stride(); ++i) {
       const std::uint64_t w = a[i] | b[i];
-      to.row(y)[i / 2] |= even_bits(w | w >> 1) << (i % 2 * 32);
+      to.row(y)[i / 2] |= compress_even(w | w >> 1) << (i % 2 * 32);
     }
   }
 }
@@ -234,7 +213,7 @@ void halve_all(const BitPlane& from, BitPlane& to) {
     for (std::int64_t i = 0; i < from.stride(); ++i) {
       std::uint64_t w = a[i] & b[i];
       if (i + 1 == from.stride()) w |= ~from.last_word();
-      to.row(y)[i / 2] |= even_bits(w & w >> 1) << (i % 2 * 32);
+      to.row(y)[i / 2] |= compress_even(w & w >> 1) << (i % 2 * 32);
     }
     if (to.stride() > 0) to.row(y)[to.stride() - 1] &= to.last_word();
   }
@@ -375,8 +354,8 @@ class Membrane::Solver {
           if (i + 1 == words) all |= ~inside.last_word();
           any |= any >> 1;
           all &= all >> 1;
-          l.any.row(y)[i / 4] |= even_bits(even_bits(any | any >> 2)) << (i % 4 * 16);
-          l.full.row(y)[i / 4] |= even_bits(even_bits(all & all >> 2)) << (i % 4 * 16);
+          l.any.row(y)[i / 4] |= compress_even(compress_even(any | any >> 2)) << (i % 4 * 16);
+          l.full.row(y)[i / 4] |= compress_even(compress_even(all & all >> 2)) << (i % 4 * 16);
         }
         l.full.row(y)[l.full.stride() - 1] &= l.full.last_word();
       }
@@ -394,7 +373,7 @@ class Membrane::Solver {
     for (std::int64_t y = 0; y < l.rows; ++y) {
       for (std::int64_t i = 0; i < stride; ++i) {
         std::uint64_t here = l.any.row(y)[i];
-        if (coarser != nullptr) here &= ~doubled_bits(coarser->smooth.row(y / 2)[i / 2] >> (i % 2 * 32));
+        if (coarser != nullptr) here &= ~double_bits(coarser->smooth.row(y / 2)[i / 2] >> (i % 2 * 32));
         const std::uint64_t leaf = k == 0 ? here : here & l.smooth.row(y)[i];
         l.leaf_at.row(y)[i] = leaf;
         l.refined_at.row(y)[i] = here & ~leaf;
@@ -1288,7 +1267,7 @@ void Membrane::copy_blocks(int k, const Window& window, std::int64_t block_row, 
     const std::uint64_t leaves = l.leaf_at.row(block_row)[word];
     const std::uint64_t refined = l.refined_at.row(block_row)[word];
     const std::uint64_t larger =
-        coarser != nullptr ? doubled_bits(coarser->row(block_row / 2)[word / 2] >> (word % 2 * 32)) : 0;
+        coarser != nullptr ? double_bits(coarser->row(block_row / 2)[word / 2] >> (word % 2 * 32)) : 0;
     // As many as are alike.
     std::int64_t number = 0;
     int count = 0;

@@ -15,21 +15,6 @@ namespace gpgan::cpu {
 inline namespace GPGAN_CPU_NAMESPACE {
 namespace {
 
-template <typename Body>
-auto with_type(DType dtype, Body&& body) {
-  switch (dtype) {
-    case DType::kUint8:
-      return body(std::uint8_t{});
-    case DType::kUint16:
-      return body(std::uint16_t{});
-    case DType::kFloat32:
-      return body(float{});
-    case DType::kFloat64:
-      return body(double{});
-  }
-  throw LogicError("dtype: not one of the enumeration");
-}
-
 // The product with the reciprocal differs from the quotient by an eps at most, and is 1 at the end of either range.
 template <typename T>
 float to_float(T value) {
