@@ -33,7 +33,10 @@ constexpr int kNativeFloats = 4;
 // A register of kFloats, at most kNativeFloats: a larger vector of the compiler's would live in memory.
 template <int kFloats>
 struct RegisterOf {
+  // Attributes that only a typedef takes.
+  // NOLINTNEXTLINE(modernize-use-using)
   typedef float Type __attribute__((vector_size(kFloats * sizeof(float))));
+  // NOLINTNEXTLINE(modernize-use-using)
   typedef float Unaligned __attribute__((vector_size(kFloats * sizeof(float)), aligned(4), may_alias));
 };
 template <int kFloats>
