@@ -126,7 +126,7 @@ py::array_t<float> solve(const Array& divergence, const Array& color, double col
   const Buffer c = take(*backend, color);
   return run(*backend, divergence, size_of(divergence), [&](const Planes& out) {
     const Equation equation = screened ? Equation::kScreened : Equation::kGaussianPoisson;
-    backend->make_solver(out.size, equation, color_weight, sigma)->solve(u, c, out);
+    backend->solve(u, c, equation, color_weight, sigma, out);
   });
 }
 

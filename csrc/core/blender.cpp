@@ -26,6 +26,7 @@ using core::Size;
 constexpr int kDefaultInset = 2;
 constexpr int kMaxInset = 1 << 20;
 constexpr int kMaxImageSize = 1 << 10;
+constexpr int kMaxBatch = 1 << 12;
 constexpr std::int64_t kMaxSide = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxOffset = std::int64_t{1} << 40;  // far beyond any image, far from where sums would overflow
 
@@ -80,12 +81,19 @@ void validate(const Options& options) {
       [&] { return "0 to " + std::to_string(kMaxInset) + " px"; },
       [&] { return std::to_string(options.inset.value_or(0)); });
   require(
+      options.batch >= 1 && options.batch <= kMaxBatch, "batch", [&] { return "1 to " + std::to_string(kMaxBatch); },
+      [&] { return std::to_string(options.batch); });
+  require(
       options.image_size >= 1 && options.image_size <= kMaxImageSize, "image_size",
       [&] { return "1 to " + std::to_string(kMaxImageSize); }, [&] { return std::to_string(options.image_size); });
 }
 
-ConstImageView as_view(const Planes& planes) {
-  return planar<const float>(planes.data, planes.size.height, planes.size.width, planes.channels);
+ConstImageView as_view(const Planes& planes, int batch) {
+  const std::int64_t channels = planes.channels / batch;
+  ConstImageView view = planar<const float>(planes.data, planes.size.height, planes.size.width, channels);
+  view.images = batch;
+  view.image_stride = static_cast<std::ptrdiff_t>(sizeof(float)) * channels * planes.size.pixels();
+  return view;
 }
 
 }  // namespace
@@ -115,20 +123,27 @@ struct Blender::Impl {
   bool prepared = false;
   bool unchanged = false;
 
-  Impl(const Options& options_, Size size_, int channels_) : options(options_), size(size_), channels(channels_) {
+  Impl(const Options& options_, Size size_, int channels_, std::unique_ptr<Backend> backend_)
+      : options(options_), size(size_), channels(channels_), backend(std::move(backend_)) {
     validate(options);
     require(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide, "shape",
             "sides from 1 to 2^31 pixels", [&] { return to_string(size); });
     require(channels >= 1 && channels <= 4, "channels", "1 to 4", [&] { return std::to_string(channels); });
-    backend = core::make_backend(options.threads);
+    const core::Session session(*backend);
     const std::vector<Size> sizes = pyramid_shapes(size, options.image_size, options.pyramid);
     levels = sizes.size();
     pyramid = backend->make_pyramid(options, sizes, channels);
     const Size square{options.image_size, options.image_size};
     for (Buffer* small : {&small_composite, &small_harmonized, &small_source, &small_target, &small_color}) {
-      *small = backend->allocate(channels, square);
+      *small = backend->allocate(options.batch * channels, square);
     }
-    small_mask = backend->allocate(1, square);
+    small_mask = backend->allocate(options.batch, square);
+  }
+
+  void check_batch(const ConstImageView& view, const char* argument) const {
+    require(
+        view.images == options.batch, argument, [&] { return std::to_string(options.batch) + " images"; },
+        [&] { return std::to_string(view.images); });
   }
 
   void check_views(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask) const {
@@ -138,6 +153,8 @@ struct Blender::Impl {
         [&] {
           return to_string({target.height, target.width}) + " of " + std::to_string(target.channels);
         });
+    check_batch(target, "target");
+    check_batch(source, "source");
     require(!source.empty() && source.height >= 1 && source.width >= 1, "source", "at least 1 x 1 pixels", [&] {
       return to_string({source.height, source.width});
     });
@@ -148,6 +165,7 @@ struct Blender::Impl {
     require(!mask.empty() || source.channels == channels + 1, "mask", "a mask, as the source has no alpha channel",
             "none");
     if (mask.empty()) return;
+    check_batch(mask, "mask");
     require(mask.channels == 1, "mask", "one channel", [&] { return std::to_string(mask.channels); });
     require(
         mask.height == source.height && mask.width == source.width, "mask",
@@ -162,6 +180,7 @@ struct Blender::Impl {
   GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask_view,
                           Offset offset) {
     prepared = false;
+    const core::Session session(*backend);
     check_views(source, target, mask_view);
     require(std::clamp(offset.top, -kMaxOffset, kMaxOffset) == offset.top &&
                 std::clamp(offset.left, -kMaxOffset, kMaxOffset) == offset.left,
@@ -186,19 +205,23 @@ struct Blender::Impl {
     }
     target_view = target;
     prepared = true;
-    return {options.image_size, as_view(small_composite), as_view(small_mask), as_view(small_harmonized),
-            as_view(small_source)};
+    const int batch = options.batch;
+    return {options.image_size, as_view(small_composite, batch), as_view(small_mask, batch),
+            as_view(small_harmonized, batch), as_view(small_source, batch)};
   }
 
   void finish(const ConstImageView& lowres, const ImageView& out) {
     if (!prepared) throw LogicError("finish: call prepare first, and once for every finish");
+    const core::Session session(*backend);
     require(
         !out.empty() && out.height == size.height && out.width == size.width && out.channels == channels, "out",
         [&] { return to_string(size) + " pixels of " + std::to_string(channels) + " channels"; },
         [&] {
           return to_string({out.height, out.width}) + " of " + std::to_string(out.channels);
         });
+    check_batch(out, "out");
     if (!lowres.empty()) {
+      check_batch(lowres, "lowres");
       const std::int64_t side = options.image_size;
       require(
           lowres.height == side && lowres.width == side && lowres.channels == channels, "lowres",
@@ -225,7 +248,12 @@ struct Blender::Impl {
 };
 
 Blender::Blender(const Options& options, std::int64_t height, std::int64_t width, int channels)
-    : impl_(std::make_unique<Impl>(options, Size{height, width}, channels)) {}
+    : Blender(options, height, width, channels, core::make_backend(options.threads)) {
+  require(options.batch == 1, "batch", "1 on the CPU", [&] { return std::to_string(options.batch); });
+}
+Blender::Blender(const Options& options, std::int64_t height, std::int64_t width, int channels,
+                 std::unique_ptr<core::Backend> backend)
+    : impl_(std::make_unique<Impl>(options, Size{height, width}, channels, std::move(backend))) {}
 Blender::~Blender() = default;
 Blender::Blender(Blender&&) noexcept = default;
 Blender& Blender::operator=(Blender&&) noexcept = default;
@@ -250,6 +278,16 @@ void Blender::blend(const ConstImageView& source, const ConstImageView& target, 
       [&] { return std::to_string(impl_->channels * side * side) + " floats, planar (channels, S, S)"; },
       [&] { return std::to_string(lowres.size()); });
   finish(planar(lowres.data(), side, side, impl_->channels), out);
+}
+
+void Blender::use_stream(void* stream) {
+  const core::Session session(*impl_->backend);
+  impl_->backend->use_stream(stream);
+}
+
+void Blender::synchronize() {
+  const core::Session session(*impl_->backend);
+  impl_->backend->synchronize();
 }
 
 }  // namespace gpgan

@@ -17,16 +17,18 @@ class PlanePyramid final : public Pyramid {
  public:
   PlanePyramid(Backend& backend, const Options& options, const std::vector<Size>& sizes, std::int64_t channels)
       : backend_(backend), options_(options), channels_(channels) {
+    const std::int64_t planes = options.batch * channels;
     for (const Size& size : sizes) {
       Level level;
-      level.difference = backend_.allocate(channels, size);
-      level.mask = backend_.allocate(1, size);
-      level.carried = backend_.allocate(channels, size);
+      level.difference = backend_.allocate(planes, size);
+      level.mask = backend_.allocate(options.batch, size);
+      level.carried = backend_.allocate(planes, size);
       // The coarser levels' target is there only for those who composite with it.
-      if (options.carry == Carry::kImage || &size == &sizes.back()) level.target = backend_.allocate(channels, size);
-      level.solver = backend_.make_solver(size, options.equation, options.color_weight, options.sigma);
+      if (options.carry == Carry::kImage || &size == &sizes.back()) level.target = backend_.allocate(planes, size);
+      level.solver = backend_.make_solver(size, planes, options.equation, options.color_weight, options.sigma);
       levels_.push_back(std::move(level));
     }
+    alpha_ = backend_.allocate(options.batch, sizes.back());
   }
 
   bool load(const Inputs& inputs) override {
@@ -36,27 +38,26 @@ class PlanePyramid final : public Pyramid {
     backend_.load(inputs.target, "target", {}, full.target);
     backend_.load(channels_of(inputs.source, 0, channels_), "source", inputs.offset, full.difference);
 
-    // One value that a view repeats everywhere: the mask of a source that has only alpha, the alpha of one that has
-    // only a frame.
-    static constexpr float kOne = 1.0F;
-    ConstImageView ones = planar(&kOne, inputs.source.height, inputs.source.width, 1);
-    ones.strides = {0, 0, 0};
-
     const Offset offset = inputs.offset;
-    const bool covers = offset.top <= 0 && offset.left <= 0 && offset.top + inputs.source.height >= size.height &&
-                        offset.left + inputs.source.width >= size.width;
-    backend_.load_mask(inputs.mask.empty() ? ones : inputs.mask, "mask", offset, mask);
+    const Size frame{inputs.source.height, inputs.source.width};
+    const bool covers = offset.top <= 0 && offset.left <= 0 && offset.top + frame.height >= size.height &&
+                        offset.left + frame.width >= size.width;
+    if (inputs.mask.empty()) {
+      backend_.frame(frame, offset, mask);
+    } else {
+      backend_.load_mask(inputs.mask, "mask", offset, mask);
+    }
     if (inputs.has_alpha || !covers) {
-      if (alpha_.planes().data == nullptr) alpha_ = backend_.allocate(1, size);
       if (inputs.has_alpha) {
         backend_.load(channels_of(inputs.source, channels_, 1), "source", offset, alpha_);
         backend_.multiply(mask, alpha_);
       } else {
-        backend_.load_mask(ones, "source", offset, alpha_);
+        backend_.frame(frame, offset, alpha_);
       }
       backend_.extend(full.difference, alpha_);
     }
     backend_.inset(mask, inputs.inset);
+    target_view_ = inputs.target;
     has_difference_ = false;
     return backend_.any(mask);
   }
@@ -88,21 +89,11 @@ class PlanePyramid final : public Pyramid {
 
   void start(const Planes& carried) override { backend_.resize(carried, levels_.front().carried); }
 
-  void solve(std::size_t level) override {
-    make_difference();
-    Level& fine = levels_[level];
-    if (level > 0 && options_.pyramid == gpgan::Pyramid::kAspect) {
-      backend_.upsample(levels_[level - 1].carried, fine.carried);
-    } else if (level > 0) {
-      backend_.resample_bicubic(levels_[level - 1].carried, fine.carried);
-    }
-    const Carry output = level + 1 == levels_.size() ? Carry::kImage : options_.carry;
-    fine.solver->solve_level(fine.difference, fine.target, fine.mask, options_.carry, output, fine.carried);
-  }
+  void solve(std::size_t level) override { solve(level, nullptr); }
 
   void finish(const ImageView& out) override {
-    solve(levels_.size() - 1);
-    backend_.store(levels_.back().carried, out);
+    const Destination destination{target_view_, out};
+    solve(levels_.size() - 1, &destination);
   }
 
  private:
@@ -111,6 +102,19 @@ class PlanePyramid final : public Pyramid {
     std::unique_ptr<Solver> solver;
     [[nodiscard]] Size size() const { return carried.planes().size; }
   };
+
+  void solve(std::size_t level, const Destination* destination) {
+    make_difference();
+    const Level& fine = levels_[level];
+    Planes below;
+    if (level > 0 && options_.pyramid == gpgan::Pyramid::kAspect) {
+      below = levels_[level - 1].carried;
+    } else if (level > 0) {
+      backend_.resample_bicubic(levels_[level - 1].carried, fine.carried);
+    }
+    fine.solver->solve_level({fine.difference, fine.target, fine.mask}, options_.carry, below, fine.carried,
+                             destination);
+  }
 
   // The full size's difference holds the source until the averages have been taken.
   void make_difference() {
@@ -132,7 +136,8 @@ class PlanePyramid final : public Pyramid {
   Options options_;
   std::int64_t channels_;
   std::vector<Level> levels_;  // coarsest first
-  Buffer alpha_;               // made when a first source needs it
+  Buffer alpha_;
+  ConstImageView target_view_;
   bool has_difference_ = false;
 };
 

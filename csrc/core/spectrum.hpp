@@ -38,13 +38,17 @@ inline std::vector<double> laplacian_eigenvalues(std::int64_t n) {
   return a;
 }
 
-// g_k: the kernel's cosine series.
+// g_k: the kernel's cosine series at theta = pi k / N.
+inline double gaussian_eigenvalue(double theta, const std::vector<double>& kernel) {
+  double g = kernel[0];
+  for (std::size_t i = 1; i < kernel.size(); ++i) g += 2 * kernel[i] * std::cos(theta * static_cast<double>(i));
+  return g;
+}
+
 inline std::vector<double> gaussian_eigenvalues(std::int64_t n, const std::vector<double>& kernel) {
   std::vector<double> g(static_cast<std::size_t>(n));
   for (std::size_t k = 0; k < g.size(); ++k) {
-    const double theta = std::numbers::pi * static_cast<double>(k) / static_cast<double>(n);
-    g[k] = kernel[0];
-    for (std::size_t i = 1; i < kernel.size(); ++i) g[k] += 2 * kernel[i] * std::cos(theta * static_cast<double>(i));
+    g[k] = gaussian_eigenvalue(std::numbers::pi * static_cast<double>(k) / static_cast<double>(n), kernel);
   }
   return g;
 }

@@ -32,7 +32,8 @@ class CpuBackend final : public core::Backend {
     std::shared_ptr<float> owner(memory, [](float* p) { ::operator delete(p, kCacheLine); });
     return {std::move(owner), channels, size};
   }
-  std::unique_ptr<Solver> make_solver(Size size, Equation equation, double color_weight, double sigma) override {
+  std::unique_ptr<Solver> make_solver(Size size, std::int64_t /*channels*/, Equation equation, double color_weight,
+                                      double sigma) override {
     return cpu::make_solver(size, equation, color_weight, sigma, threads_);
   }
   std::unique_ptr<core::Pyramid> make_pyramid(const Options& options, const std::vector<Size>& sizes,
@@ -46,6 +47,12 @@ class CpuBackend final : public core::Backend {
   }
   void load_mask(const ConstImageView& view, const char* argument, Offset offset, const Planes& out) override {
     cpu::load_mask(view, argument, offset, out, threads_);
+  }
+  void frame(Size source, Offset offset, const Planes& out) override {
+    static constexpr std::uint8_t kOne = 1;  // repeated everywhere
+    ConstImageView ones = planar(&kOne, source.height, source.width, 1);
+    ones.strides = {0, 0, 0};
+    cpu::load_mask(ones, "source", offset, out, threads_);
   }
   void store(const Planes& image, const ImageView& view) override { cpu::store(image, view, threads_); }
   void copy_pixels(const ConstImageView& from, const ImageView& to) override { cpu::copy_pixels(from, to, threads_); }
@@ -91,6 +98,12 @@ class CpuBackend final : public core::Backend {
   }
   void guidance_divergence(const Planes& source, const Planes& target, const Planes& mask, const Planes& out) override {
     cpu::guidance_divergence(source, target, mask, out, threads_);
+  }
+  void upload(const float* from, const Planes& out) override { std::copy_n(from, out.floats(), out.data); }
+  void download(const Planes& image, float* to) override { std::copy_n(image.data, image.floats(), to); }
+  void solve(const Planes& divergence, const Planes& color, Equation equation, double color_weight, double sigma,
+             const Planes& out) override {
+    cpu::solve(divergence, color, equation, color_weight, sigma, out, threads_);
   }
   void dct(const Planes& rows, bool inverse) override {
     const std::shared_ptr<const Dct> plan = shared_dct(rows.size.width);

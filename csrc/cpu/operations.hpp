@@ -56,6 +56,8 @@ void membrane(const Planes& difference, const Planes& mask, int threads);
 
 // solve.cpp
 std::unique_ptr<core::Solver> make_solver(Size size, Equation equation, double color_weight, double sigma, int threads);
+void solve(const Planes& divergence, const Planes& color, Equation equation, double color_weight, double sigma,
+           const Planes& out, int threads);
 
 }  // namespace GPGAN_CPU_NAMESPACE
 }  // namespace gpgan::cpu

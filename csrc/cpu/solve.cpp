@@ -43,37 +43,42 @@ class CpuSolver final : public core::Solver {
     gaussian_columns_ = to_float(spectrum.gaussian_columns);
   }
 
-  void solve_level(const Planes& difference, const Planes& target, const Planes& mask, Carry carry, Carry output,
-                   const Planes& carried) override {
+  void solve_level(const core::LevelImages& images, Carry carry, const Planes& below, const Planes& carried,
+                   const core::Destination* destination) override {
+    if (below.data != nullptr) upsample(below, carried, threads_);
     const Planes gradient = plane(0);
     const Planes color = plane(1);
+    const bool image = destination != nullptr || carry == Carry::kImage;
+    const Planes& mask = images.mask;
     for (std::int64_t c = 0; c < carried.channels; ++c) {
-      const Planes d = difference.channel(c);
+      const Planes d = images.difference.channel(c);
+      const Planes target = images.target.channel(c);
       const Planes out = carried.channel(c);
       if (carry == Carry::kCorrection) {
         blur(out, gaussian_, 1.0F, false, color, threads_);
       } else {
         for_elements([&](std::int64_t i) {
-          gradient.data[i] = target.channel(c).data[i] + mask.data[i] * d.data[i];  // the composite, for now
+          gradient.data[i] = target.data[i] + mask.data[i] * d.data[i];  // the composite, for now
           color.data[i] = out.data[i];
         });
         blur(gradient, gaussian_, -1.0F, true, color, threads_);
       }
       guidance_residual(d, mask, gradient, threads_);
       divide(gradient, color, true);
-      if (output == Carry::kImage) {
+      if (image) {
         for_elements([&](std::int64_t i) {
-          const float x = target.channel(c).data[i] + mask.data[i] * d.data[i] + gradient.data[i];
+          const float x = target.data[i] + mask.data[i] * d.data[i] + gradient.data[i];
           out.data[i] = std::clamp(x, 0.0F, 1.0F);
         });
       } else {
         for_elements([&](std::int64_t i) { out.data[i] = gradient.data[i]; });
       }
     }
+    if (destination != nullptr) store(carried, destination->out, threads_);
   }
 
   // The same with c in place of the composite: x = c + d, r = u - L c, q = c - G c.
-  void solve(const Planes& divergence, const Planes& color, const Planes& out) override {
+  void solve(const Planes& divergence, const Planes& color, const Planes& out) {
     const Planes r = plane(0);
     const Planes q = plane(1);
     for (std::int64_t i = 0; i < out.channels; ++i) {
@@ -175,6 +180,11 @@ class CpuSolver final : public core::Solver {
 std::unique_ptr<core::Solver> make_solver(Size size, Equation equation, double color_weight, double sigma,
                                           int threads) {
   return std::make_unique<CpuSolver>(size, equation, color_weight, sigma, threads);
+}
+
+void solve(const Planes& divergence, const Planes& color, Equation equation, double color_weight, double sigma,
+           const Planes& out, int threads) {
+  CpuSolver(out.size, equation, color_weight, sigma, threads).solve(divergence, color, out);
 }
 
 }  // namespace GPGAN_CPU_NAMESPACE

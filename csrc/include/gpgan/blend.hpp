@@ -16,6 +16,10 @@
 
 namespace gpgan {
 
+namespace core {
+class Backend;
+}
+
 enum class Mode : std::uint8_t { kDefault, kPaper, kReleased };
 enum class Equation : std::uint8_t { kGaussianPoisson, kScreened };
 enum class Carry : std::uint8_t { kImage, kCorrection };
@@ -32,6 +36,7 @@ struct Options {
   std::optional<int> inset;  // pixels; nullopt: 2 where the source has no alpha, 0 where it has
   int image_size = 64;       // S, the side of what a generator takes and gives
   int threads = 0;           // 0: as many as the machine has, or GPGAN_NUM_THREADS
+  int batch = 1;             // images that one call takes, in views of so many; more than 1 on CUDA only
 
   static Options for_mode(Mode mode);
 };
@@ -51,15 +56,18 @@ struct GeneratorInputs {
   ConstImageView source;      // the whole source, extended where it is unknown
 };
 
-// Returns the colour, planar float32 (channels, S, S).
+// Returns the colour, planar float32 (channels, S, S). For the CPU: on another device call prepare() and finish().
 using Generator = std::function<std::vector<float>(const GeneratorInputs&)>;
 
 // Blends images of one size. Plans and workspace are made in the constructor. One thread at a time may use
 // one Blender; any number of Blenders may run at once.
 class Blender {
  public:
-  // Throws InvalidArgument for sizes below 1, channels outside 1..4, and options out of their range.
+  // On the CPU. Throws InvalidArgument for sizes below 1, channels outside 1..4, and options out of their range.
   Blender(const Options& options, std::int64_t height, std::int64_t width, int channels);
+  // On another device: gpgan/cuda.hpp makes these.
+  Blender(const Options& options, std::int64_t height, std::int64_t width, int channels,
+          std::unique_ptr<core::Backend> backend);
   ~Blender();
   Blender(Blender&&) noexcept;
   Blender& operator=(Blender&&) noexcept;
@@ -71,7 +79,8 @@ class Blender {
   GeneratorInputs prepare(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask = {},
                           Offset offset = {});
 
-  // True if the last prepare() saw no masked pixel: finish() will copy the target.
+  // True if the last prepare() saw no masked pixel: finish() will copy the target. On CUDA, where nobody waits for the
+  // answer, always false; finish() copies all the same.
   [[nodiscard]] bool unchanged() const;
 
   // Solves the pyramid on what prepare() took in. `lowres` is the generator's colour (S x S, any layout);
@@ -82,6 +91,12 @@ class Blender {
   // prepare, generator, finish. Without a generator as finish() without `lowres`.
   void blend(const ConstImageView& source, const ConstImageView& target, const ConstImageView& mask,
              const Generator& generator, const ImageView& out, Offset offset = {});
+
+  // CUDA only: the cudaStream_t that later calls put their work on; they wait for the earlier ones' to end.
+  void use_stream(void* stream);
+  // CUDA only, as the CPU is never behind: waits until the device is done. Throws InvalidArgument if it found a value
+  // that is not finite or not in [0, 1]; otherwise the next call throws it.
+  void synchronize();
 
  private:
   struct Impl;

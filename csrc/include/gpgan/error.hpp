@@ -25,4 +25,10 @@ class LogicError : public Error {
   using Error::Error;
 };
 
+// A device, its driver or one of its libraries failed, or is not there.
+class DeviceError : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace gpgan

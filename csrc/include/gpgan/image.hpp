@@ -36,12 +36,17 @@ struct BasicImageView {
   std::int64_t width = 0;
   std::int64_t channels = 0;
   std::array<std::ptrdiff_t, 3> strides = {0, 0, 0};  // of a row, a column, a channel
+  // A batch: so many images of this kind, each so many bytes after the one before; 0 repeats one image.
+  std::int64_t images = 1;
+  std::ptrdiff_t image_stride = 0;
 
   [[nodiscard]] bool empty() const { return data == nullptr; }
 
   // A view that may be written to is also one that may be read.
   // NOLINTNEXTLINE(google-explicit-constructor)
-  operator BasicImageView<const void>() const { return {data, dtype, height, width, channels, strides}; }
+  operator BasicImageView<const void>() const requires(!std::is_const_v<Void>) {
+    return {data, dtype, height, width, channels, strides, images, image_stride};
+  }
 };
 
 using ImageView = BasicImageView<void>;
