@@ -5,56 +5,11 @@
 
 #include "array.hpp"
 #include "gpgan/blend.hpp"
+#include "option_names.hpp"
 #include "register.hpp"
 
 namespace gpgan::bindings {
 namespace {
-
-// Options come and go as the strings of the Python API; this table is the only place that pairs them.
-template <typename Enum>
-struct Names;
-template <>
-struct Names<Mode> {
-  static constexpr const char* kArgument = "mode";
-  static constexpr std::pair<const char*, Mode> kAll[] = {
-      {"default", Mode::kDefault}, {"paper", Mode::kPaper}, {"released", Mode::kReleased}};
-};
-template <>
-struct Names<Equation> {
-  static constexpr const char* kArgument = "equation";
-  static constexpr std::pair<const char*, Equation> kAll[] = {{"gaussian-poisson", Equation::kGaussianPoisson},
-                                                              {"screened", Equation::kScreened}};
-};
-template <>
-struct Names<Carry> {
-  static constexpr const char* kArgument = "carry";
-  static constexpr std::pair<const char*, Carry> kAll[] = {{"image", Carry::kImage},
-                                                           {"correction", Carry::kCorrection}};
-};
-template <>
-struct Names<Pyramid> {
-  static constexpr const char* kArgument = "pyramid";
-  static constexpr std::pair<const char*, Pyramid> kAll[] = {{"aspect", Pyramid::kAspect},
-                                                             {"square", Pyramid::kSquare}};
-};
-
-template <typename Enum>
-Enum parse(const std::string& name) {
-  std::string expected;
-  for (const auto& [text, value] : Names<Enum>::kAll) {
-    if (name == text) return value;
-    expected += (expected.empty() ? "'" : ", '") + std::string(text) + "'";
-  }
-  throw InvalidArgument(Names<Enum>::kArgument, "one of " + expected, "'" + name + "'");
-}
-
-template <typename Enum>
-std::string name_of(Enum wanted) {
-  for (const auto& [text, value] : Names<Enum>::kAll) {
-    if (value == wanted) return text;
-  }
-  throw LogicError("option: not one of the enumeration");
-}
 
 py::dict options(const std::string& mode) {
   const Options said = Options::for_mode(parse<Mode>(mode));
@@ -78,15 +33,7 @@ struct HoldingBlender {
 HoldingBlender make_blender(std::int64_t height, std::int64_t width, int channels, int image_size, double color_weight,
                             double sigma, const std::string& equation, const std::string& carry,
                             const std::string& pyramid, bool membrane, std::optional<int> inset, int threads) {
-  Options options;
-  options.color_weight = color_weight;
-  options.sigma = sigma;
-  options.equation = parse<Equation>(equation);
-  options.carry = parse<Carry>(carry);
-  options.pyramid = parse<Pyramid>(pyramid);
-  options.membrane = membrane;
-  options.inset = inset;
-  options.image_size = image_size;
+  Options options = make_options(image_size, color_weight, sigma, equation, carry, pyramid, membrane, inset);
   options.threads = threads;
   const auto make = [&] {
     const py::gil_scoped_release release;

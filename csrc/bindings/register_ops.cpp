@@ -16,12 +16,20 @@ using core::Buffer;
 using core::Planes;
 using core::Size;
 
+// The backend of one call, and what its place means for the copies in and out.
+struct Device {
+  Backend& backend;
+  bool in_host_memory;
+};
+
 // Copies an array in unchecked: single operations take any finite range, such as a divergence.
-Buffer take(Backend& backend, const py::array_t<float>& array) {
+Buffer take(const Device& device, const py::array_t<float>& array) {
   const ConstImageView from = view(array, "image");
-  Buffer buffer = backend.allocate(from.channels, {from.height, from.width});
+  Buffer buffer = device.backend.allocate(from.channels, {from.height, from.width});
+  std::vector<float> planar;
+  if (!device.in_host_memory) planar.resize(static_cast<std::size_t>(buffer.planes().floats()));
   const auto* base = static_cast<const std::byte*>(from.data);
-  float* to = buffer.planes().data;
+  float* to = device.in_host_memory ? buffer.planes().data : planar.data();
   for (std::int64_t c = 0; c < from.channels; ++c) {
     for (std::int64_t y = 0; y < from.height; ++y) {
       for (std::int64_t x = 0; x < from.width; ++x) {
@@ -29,23 +37,24 @@ Buffer take(Backend& backend, const py::array_t<float>& array) {
       }
     }
   }
+  if (!device.in_host_memory) device.backend.upload(planar.data(), buffer);
   return buffer;
 }
 
-py::array_t<float> give(const Planes& planes, bool squeeze) {
-  return to_array(planar<const float>(planes.data, planes.size.height, planes.size.width, planes.channels), squeeze);
-}
-
-// Runs body(backend, out) without the GIL and gives `out`, of `size`, with as many dimensions as `like`.
+// Runs body(out) without the GIL and gives `out`, of `size`, with as many dimensions as `like`.
 template <typename Body>
-py::array_t<float> run(Backend& backend, const py::array& like, Size size, Body body) {
+py::array_t<float> run(const Device& device, const py::array& like, Size size, Body body) {
   const std::int64_t channels = like.ndim() == 3 ? like.shape(2) : 1;
-  Buffer out = backend.allocate(channels, size);
+  const Buffer out = device.backend.allocate(channels, size);
+  std::vector<float> planar;
+  if (!device.in_host_memory) planar.resize(static_cast<std::size_t>(out.planes().floats()));
   {
     const py::gil_scoped_release release;
-    body(out);
+    body(out.planes());
+    if (!device.in_host_memory) device.backend.download(out, planar.data());
   }
-  return give(out, like.ndim() == 2);
+  const float* result = device.in_host_memory ? out.planes().data : planar.data();
+  return to_array(gpgan::planar(result, size.height, size.width, channels), like.ndim() == 2);
 }
 
 Size size_of(const py::array& array) { return {array.shape(0), array.shape(1)}; }
@@ -55,115 +64,127 @@ using Shape = std::pair<std::int64_t, std::int64_t>;
 
 using Resample = void (Backend::*)(const Planes&, const Planes&);
 template <Resample kOperation>
-py::array_t<float> resample(const Array& image, Shape shape, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer in = take(*backend, image);
-  return run(*backend, image, {shape.first, shape.second}, [&](const Planes& out) { (*backend.*kOperation)(in, out); });
+py::array_t<float> resample(const Device& device, const Array& image, Shape shape) {
+  const Buffer in = take(device, image);
+  return run(device, image, {shape.first, shape.second},
+             [&](const Planes& out) { (device.backend.*kOperation)(in, out); });
 }
 
-py::array_t<float> composite(const Array& source, const Array& target, const Array& mask, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer s = take(*backend, source);
-  const Buffer t = take(*backend, target);
-  const Buffer m = take(*backend, mask);
-  return run(*backend, target, size_of(target), [&](const Planes& out) {
-    backend->subtract(s, t);
-    backend->composite(s, t, m, out);
+py::array_t<float> composite(const Device& device, const Array& source, const Array& target, const Array& mask) {
+  const Buffer s = take(device, source);
+  const Buffer t = take(device, target);
+  const Buffer m = take(device, mask);
+  return run(device, target, size_of(target), [&](const Planes& out) {
+    device.backend.subtract(s, t);
+    device.backend.composite(s, t, m, out);
   });
 }
 
-py::array_t<float> guidance_divergence(const Array& source, const Array& target, const Array& mask, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer s = take(*backend, source);
-  const Buffer t = take(*backend, target);
-  const Buffer m = take(*backend, mask);
-  return run(*backend, target, size_of(target), [&](const Planes& out) { backend->guidance_divergence(s, t, m, out); });
+py::array_t<float> guidance_divergence(const Device& device, const Array& source, const Array& target,
+                                       const Array& mask) {
+  const Buffer s = take(device, source);
+  const Buffer t = take(device, target);
+  const Buffer m = take(device, mask);
+  return run(device, target, size_of(target),
+             [&](const Planes& out) { device.backend.guidance_divergence(s, t, m, out); });
 }
 
 // w = (difference with the membrane) - difference; it is target - source outside, where the former is zero.
-py::array_t<float> membrane(const Array& source, const Array& target, const Array& mask, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer s = take(*backend, source);
-  const Buffer t = take(*backend, target);
-  const Buffer m = take(*backend, mask);
-  return run(*backend, target, size_of(target), [&](const Planes& out) {
-    backend->subtract(s, t);
-    backend->copy(s, out);
-    backend->membrane(out, m);
-    backend->subtract(out, s);
+py::array_t<float> membrane(const Device& device, const Array& source, const Array& target, const Array& mask) {
+  const Buffer s = take(device, source);
+  const Buffer t = take(device, target);
+  const Buffer m = take(device, mask);
+  return run(device, target, size_of(target), [&](const Planes& out) {
+    device.backend.subtract(s, t);
+    device.backend.copy(s, out);
+    device.backend.membrane(out, m);
+    device.backend.subtract(out, s);
   });
 }
 
-py::array_t<float> gaussian_blur(const Array& image, double sigma, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer in = take(*backend, image);
-  return run(*backend, image, size_of(image), [&](const Planes& out) { backend->gaussian_blur(in, sigma, out); });
+py::array_t<float> gaussian_blur(const Device& device, const Array& image, double sigma) {
+  const Buffer in = take(device, image);
+  return run(device, image, size_of(image), [&](const Planes& out) { device.backend.gaussian_blur(in, sigma, out); });
 }
 
-py::array_t<float> inset(const Array& mask, int pixels, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer in = take(*backend, mask);
-  return run(*backend, mask, size_of(mask), [&](const Planes& out) {
-    backend->copy(in, out);
-    backend->inset(out, pixels);
+py::array_t<float> inset(const Device& device, const Array& mask, int pixels) {
+  const Buffer in = take(device, mask);
+  return run(device, mask, size_of(mask), [&](const Planes& out) {
+    device.backend.copy(in, out);
+    device.backend.inset(out, pixels);
   });
 }
 
-py::array_t<float> extend(const Array& source, const Array& alpha, int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer in = take(*backend, source);
-  const Buffer a = take(*backend, alpha);
-  return run(*backend, source, size_of(source), [&](const Planes& out) {
-    backend->copy(in, out);
-    backend->extend(out, a);
+py::array_t<float> extend(const Device& device, const Array& source, const Array& alpha) {
+  const Buffer in = take(device, source);
+  const Buffer a = take(device, alpha);
+  return run(device, source, size_of(source), [&](const Planes& out) {
+    device.backend.copy(in, out);
+    device.backend.extend(out, a);
   });
 }
 
-py::array_t<float> solve(const Array& divergence, const Array& color, double color_weight, double sigma, bool screened,
-                         int threads) {
-  const auto backend = core::make_backend(threads);
-  const Buffer u = take(*backend, divergence);
-  const Buffer c = take(*backend, color);
-  return run(*backend, divergence, size_of(divergence), [&](const Planes& out) {
+py::array_t<float> solve(const Device& device, const Array& divergence, const Array& color, double color_weight,
+                         double sigma, bool screened) {
+  const Buffer u = take(device, divergence);
+  const Buffer c = take(device, color);
+  return run(device, divergence, size_of(divergence), [&](const Planes& out) {
     const Equation equation = screened ? Equation::kScreened : Equation::kGaussianPoisson;
-    backend->solve(u, c, equation, color_weight, sigma, out);
+    device.backend.solve(u, c, equation, color_weight, sigma, out);
   });
 }
 
 // DCT-II (or its unnormalised inverse, type 3) of each row of an array (rows, N).
-py::array_t<float> dct(const py::array_t<float, py::array::c_style | py::array::forcecast>& rows, int type,
-                       int threads) {
+py::array_t<float> dct(const Device& device, const py::array_t<float, py::array::c_style | py::array::forcecast>& rows,
+                       int type) {
   if (rows.ndim() != 2 || rows.size() == 0) throw py::value_error("rows: expected an array (rows, N), not empty");
   if (type != 2 && type != 3) throw InvalidArgument("type", "2 or 3", std::to_string(type));
-  const auto backend = core::make_backend(threads);
-  // A transform takes little longer than a copy: in place in the result, and no other.
   py::array_t<float> out(std::vector<py::ssize_t>{rows.shape(0), rows.shape(1)});
   const float* from = rows.data();
   float* to = out.mutable_data();
   const py::gil_scoped_release release;
-  std::copy_n(from, rows.size(), to);
-  backend->dct(Planes{to, 1, size_of(rows)}, type == 3);
+  if (device.in_host_memory) {
+    // A transform takes little longer than a copy: in place in the result, and no other.
+    std::copy_n(from, rows.size(), to);
+    device.backend.dct(Planes{to, 1, size_of(rows)}, type == 3);
+  } else {
+    const Buffer planes = device.backend.allocate(1, size_of(rows));
+    device.backend.upload(from, planes);
+    device.backend.dct(planes, type == 3);
+    device.backend.download(planes, to);
+  }
   return out;
+}
+
+// operation(device, arguments...) as a function of the arguments and of the number that a place makes a device of.
+template <typename... Arguments>
+auto at(const Place& place, py::array_t<float> (*operation)(const Device&, Arguments...)) {
+  return [=](Arguments... arguments, int number) {
+    const auto backend = place.make_backend(number);
+    const core::Session session(*backend);
+    return operation({*backend, place.in_host_memory}, arguments...);
+  };
 }
 
 }  // namespace
 
-void register_ops(py::module_& m) {
+void register_ops(py::module_& m, const Place& place) {
   using namespace pybind11::literals;
-  m.def("composite", &composite, "source"_a, "target"_a, "mask"_a, "threads"_a = 0);
-  m.def("guidance_divergence", &guidance_divergence, "source"_a, "target"_a, "mask"_a, "threads"_a = 0);
-  m.def("membrane", &membrane, "source"_a, "target"_a, "mask"_a, "threads"_a = 0);
-  m.def("gaussian_blur", &gaussian_blur, "image"_a, "sigma"_a, "threads"_a = 0);
-  m.def("inset", &inset, "mask"_a, "pixels"_a, "threads"_a = 0);
-  m.def("extend", &extend, "source"_a, "alpha"_a, "threads"_a = 0);
-  m.def("solve", &solve, "divergence"_a, "color"_a, "color_weight"_a, "sigma"_a, "screened"_a, "threads"_a = 0);
-  m.def("downsample", &resample<&Backend::downsample>, "image"_a, "shape"_a, "threads"_a = 0);
-  m.def("upsample", &resample<&Backend::upsample>, "image"_a, "shape"_a, "threads"_a = 0);
-  m.def("resize", &resample<&Backend::resize>, "image"_a, "shape"_a, "threads"_a = 0);
-  m.def("resample_bicubic", &resample<&Backend::resample_bicubic>, "image"_a, "shape"_a, "threads"_a = 0);
-  m.def("resample_nearest", &resample<&Backend::resample_nearest>, "mask"_a, "shape"_a, "threads"_a = 0);
-  m.def("area_average", &resample<&Backend::area_average>, "image"_a, "shape"_a, "threads"_a = 0);
-  m.def("dct", &dct, "rows"_a, "type"_a = 2, "threads"_a = 0);
+  const auto number = py::arg(place.parameter) = 0;
+  m.def("composite", at(place, &composite), "source"_a, "target"_a, "mask"_a, number);
+  m.def("guidance_divergence", at(place, &guidance_divergence), "source"_a, "target"_a, "mask"_a, number);
+  m.def("membrane", at(place, &membrane), "source"_a, "target"_a, "mask"_a, number);
+  m.def("gaussian_blur", at(place, &gaussian_blur), "image"_a, "sigma"_a, number);
+  m.def("inset", at(place, &inset), "mask"_a, "pixels"_a, number);
+  m.def("extend", at(place, &extend), "source"_a, "alpha"_a, number);
+  m.def("solve", at(place, &solve), "divergence"_a, "color"_a, "color_weight"_a, "sigma"_a, "screened"_a, number);
+  m.def("downsample", at(place, &resample<&Backend::downsample>), "image"_a, "shape"_a, number);
+  m.def("upsample", at(place, &resample<&Backend::upsample>), "image"_a, "shape"_a, number);
+  m.def("resize", at(place, &resample<&Backend::resize>), "image"_a, "shape"_a, number);
+  m.def("resample_bicubic", at(place, &resample<&Backend::resample_bicubic>), "image"_a, "shape"_a, number);
+  m.def("resample_nearest", at(place, &resample<&Backend::resample_nearest>), "mask"_a, "shape"_a, number);
+  m.def("area_average", at(place, &resample<&Backend::area_average>), "image"_a, "shape"_a, number);
+  m.def("dct", at(place, &dct), "rows"_a, "type"_a = 2, number);
 }
 
 }  // namespace gpgan::bindings

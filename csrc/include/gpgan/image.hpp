@@ -43,8 +43,8 @@ struct BasicImageView {
   [[nodiscard]] bool empty() const { return data == nullptr; }
 
   // A view that may be written to is also one that may be read.
-  // NOLINTNEXTLINE(google-explicit-constructor)
-  operator BasicImageView<const void>() const requires(!std::is_const_v<Void>) {
+  template <typename Other, std::enable_if_t<std::is_same_v<Other, const void> && !std::is_const_v<Void>, bool> = true>
+  operator BasicImageView<Other>() const {  // NOLINT(google-explicit-constructor)
     return {data, dtype, height, width, channels, strides, images, image_stride};
   }
 };
