@@ -1,6 +1,6 @@
 """Time gpgan, its single operations and its rivals, in one run.
 
-    python benchmarks/bench.py [--sizes 640x480 ...] [--repeats N] [--json FILE] [--plot FILE] [--quick]
+    python benchmarks/bench.py [--device cuda] [--sizes 640x480 ...] [--repeats N] [--json FILE] [--plot FILE] [--quick]
 
 First the results are verified, against the float64 reference and SciPy; what is wrong is not timed.
 
@@ -14,6 +14,8 @@ on one thread, moves as many bytes in the same turns. They are timed as they are
 transform turn pixels into planes and back on the way, which takes longer than most of them and which a blend does not
 do. gpgan's transform and SciPy's allocate their results.
 
+All this on the CPU; --device cuda times on an NVIDIA GPU what bench_cuda.py describes.
+
 compare.py compares two JSON files, plot.py draws one.
 """
 
@@ -22,14 +24,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import datetime
 import gc
-import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 import resource
 import subprocess
@@ -43,28 +41,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_common import (
+    COPY,
+    FORMAT,
+    MOST_CALLS,
+    SIZES,
+    Images,
+    WrongResultError,
+    about,
+    check,
+    images,
+    parse_size,
+    size_text,
+    summary,
+    to_json,
+)
 
-Images = tuple[np.ndarray, np.ndarray, np.ndarray]
 Call = Callable[[], Any]
 
-FORMAT = 1  # of the JSON file; compare.py refuses others
-SIZES = ["640x480", "1920x1080", "3840x2160", "7680x4320"]
 LENGTHS = [1920, 3840, 7680, 1000, 1999, 4096]  # image sides, one of odd factors, a prime, a power of two
-COPY = "copy of the same bytes"
 OPENCV = "cv2.seamlessClone NORMAL"
-MOST_CALLS = 50  # in one process
-
-
-def images(height: int, width: int) -> Images:
-    """A source, a target and a mask: smooth colours with noise on top, the same for every method."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 32, (height, width, 3), dtype=np.uint8)
-    waves = [110 + 100 * np.sin(x / (width / (3 + c)) + c) * np.cos(y / (height / 4) - c) for c in range(3)]
-    target = np.stack(waves, axis=-1).astype(np.uint8) + noise
-    source = np.stack(waves[::-1], axis=-1).astype(np.uint8) + noise[::-1]
-    disc = (y / height - 0.5) ** 2 + (x / width - 0.5) ** 2 < 0.1
-    return source, target, np.where(disc, 255, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -154,16 +150,6 @@ METHODS = {
 # --- Verification ---
 
 
-class WrongResultError(Exception):
-    pass
-
-
-def _check(what: str, difference: np.ndarray, most: float) -> None:
-    worst = float(np.abs(difference).max())
-    if not worst <= most:
-        raise WrongResultError(f"{what}: {worst:.3g} off, expected {most:.3g} at most")
-
-
 def verify_gpgan(quick: bool, generator: bool) -> None:
     """Raises WrongResultError where the native results are not the reference's."""
     import scipy.fft
@@ -184,10 +170,10 @@ def verify_gpgan(quick: bool, generator: bool) -> None:
                 for threads in (1, 2, 3):
                     what = f"{mode}, membrane={membrane}, {width} x {height}, {threads} threads"
                     options.update(generator=None, threads=threads)
-                    _check(f"uint8, {what}", gpgan.blend(*as_uint8, **options) / 255.0 - exact, levels)
+                    check(f"uint8, {what}", gpgan.blend(*as_uint8, **options) / 255.0 - exact, levels)
                     results.append(gpgan.blend(*as_floats, **options))
-                    _check(f"float32, {what}", results[-1] - exact, levels if membrane else 2e-5)
-                    _check(f"against 1 thread, {what}", results[-1] - results[0], 0)
+                    check(f"float32, {what}", results[-1] - exact, levels if membrane else 2e-5)
+                    check(f"against 1 thread, {what}", results[-1] - results[0], 0)
         if generator:
             shipped = gpgan.load_generator("default")
             exact = reference.blend(
@@ -196,14 +182,14 @@ def verify_gpgan(quick: bool, generator: bool) -> None:
                 image_size=shipped.image_size,
             )
             # The generator answers to differences of the membrane that each lie within a level, too.
-            _check(f"uint8 with the generator, {width} x {height}", gpgan.blend(*as_uint8) / 255.0 - exact, 2 * levels)
-        _check("membrane", _core.membrane(source, target, mask) - reference.membrane(*exact_inputs), levels)
+            check(f"uint8 with the generator, {width} x {height}", gpgan.blend(*as_uint8) / 255.0 - exact, 2 * levels)
+        check("membrane", _core.membrane(source, target, mask) - reference.membrane(*exact_inputs), levels)
     rng = np.random.default_rng(1)
     for length in LENGTHS[:1] if quick else LENGTHS:
         rows = rng.standard_normal((35, length)).astype(np.float32)
         exact = scipy.fft.dct(rows.astype(np.float64))
         scale = np.abs(exact).max(axis=1, keepdims=True)
-        _check(f"dct of {length}", (_core.dct(rows) - exact) / scale, 1.2e-7 * (2 + np.log2(length)))
+        check(f"dct of {length}", (_core.dct(rows) - exact) / scale, 1.2e-7 * (2 + np.log2(length)))
 
 
 def verify_rival(name: str) -> None:
@@ -216,11 +202,11 @@ def verify_rival(name: str) -> None:
     if result.shape != target.shape or result.dtype != np.uint8:
         raise WrongResultError(f"result of shape {result.shape} and dtype {result.dtype}")
     if name == COPY:
-        _check("copy", result.astype(int) - target, 0)
+        check("copy", result.astype(int) - target, 0)
         return
-    _check("outside the mask", (result.astype(int) - target)[distance > 0.22], 8)
+    check("outside the mask", (result.astype(int) - target)[distance > 0.22], 8)
     detail = np.diff(result.astype(int), axis=1) - np.diff(source.astype(int), axis=1)
-    _check("mean detail inside the mask", np.abs(detail[distance[:, 1:] < 0.05]).mean(), 2)
+    check("mean detail inside the mask", np.abs(detail[distance[:, 1:] < 0.05]).mean(), 2)
 
 
 # --- Memory ---
@@ -386,78 +372,6 @@ def in_a_process(task: str, **arguments: Any) -> Any:
 # --- The run ---
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """WxH -> (width, height)."""
-    if not (match := re.fullmatch(r"(\d+)x(\d+)", text)) or min(size := tuple(map(int, match.groups()))) < 32:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT of 32 pixels or more, got {text!r}")
-    return size[0], size[1]
-
-
-def _size_text(text: str) -> str:
-    parse_size(text)
-    return text
-
-
-def summary(seconds: list[float]) -> dict[str, Any]:
-    low, q1, median, q3, high = (float(x) for x in np.percentile(seconds, [0, 25, 50, 75, 100]))
-    return {
-        "median_seconds": median,
-        "min_seconds": low,
-        "q1_seconds": q1,
-        "q3_seconds": q3,
-        "max_seconds": high,
-        "calls": len(seconds),
-        "seconds": [round(s, 7) for s in seconds],
-    }
-
-
-def about() -> dict[str, Any]:
-    """What the figures are figures of."""
-    import gpgan
-    from gpgan import _core
-
-    def version(*names: str) -> str | None:
-        for name in names:
-            try:
-                return importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                pass
-        return None
-
-    def git(*arguments: str) -> str | None:
-        # Without the lock a look at the state would take from whoever is committing.
-        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
-        try:
-            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    try:
-        cpu = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        cpu = None
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "gpgan": gpgan.__version__,
-        "revision": git("rev-parse", "HEAD"),
-        "uncommitted_changes": None if changed is None else bool(changed),
-        "extension_sha256": hashlib.sha256(Path(_core.__file__ or "").read_bytes()).hexdigest()[:16],
-        "cpu": cpu[1] if cpu else platform.processor(),
-        "cpu_target": _core.cpu_target(),
-        "cores": os.cpu_count(),
-        "threads": _core.resolve_threads(),
-        "load_average": os.getloadavg(),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": version("scipy"),
-        "opencv": version("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless"),
-        "torch": version("torch"),
-        "ducc0": version("ducc0"),
-    }
-
-
 def usable(names: list[str], quick: bool) -> list[str]:
     """The methods that are installed and right. Ends the run if gpgan is not."""
     kept = []
@@ -555,40 +469,8 @@ def print_size(rows: list[dict[str, Any]]) -> None:
             print(f"threads make gpgan.Blender {row['speedup_of_threads']:.2f} times as fast", flush=True)
 
 
-def to_json(result: dict[str, Any]) -> str:
-    """One row a line, so that files can be compared by eye."""
-    parts = [f'"format": {result["format"]}', f'"about": {json.dumps(result["about"], indent=1)}']
-    for key in ("operations", "blends"):
-        parts.append(f'"{key}": [\n' + ",\n".join(json.dumps(row) for row in result[key]) + "\n]")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", type=_size_text, metavar="WxH", help=f"default: {' '.join(SIZES)}")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="NAME", help=f"of: {'; '.join(METHODS)}")
-    parser.add_argument("--repeats", type=int, help="processes a method and size (3), fewer where time runs out")
-    parser.add_argument("--seconds", type=float, help="of timed calls in each process (1); one call at least")
-    parser.add_argument("--minutes", type=float, default=7, help="after which no further repeat begins (7)")
-    parser.add_argument("--quick", action="store_true", help="under a minute: two sizes, one process each")
-    parser.add_argument("--no-operations", action="store_true", help="only end to end")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help=".svg or .png")
-    parser.add_argument("--task", help=argparse.SUPPRESS)  # what the processes are started with
-    options = parser.parse_args()
-    if options.task:
-        task = json.loads(options.task)
-        try:
-            print(json.dumps(globals()[task.pop("task")](**task)))
-        except WrongResultError as wrong:
-            raise SystemExit(str(wrong)) from None
-        return
-    for path in (options.json, options.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            parser.error(f"{path}: no such folder")
-    if options.plot is not None and not importlib.util.find_spec("matplotlib"):
-        parser.error("--plot: matplotlib is not installed")
-
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The result, and a line for each method that could not be timed."""
     quick = options.quick
     sizes = sorted(options.sizes or (SIZES[:2] if quick else SIZES), key=lambda s: np.prod(parse_size(s)))
     repeats = options.repeats or (1 if quick else 3)
@@ -625,6 +507,53 @@ def main() -> None:
         print_size(rows)
         if options.json:
             options.json.write_text(to_json(result))
+    return result, failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what to time (cpu)")
+    parser.add_argument("--sizes", nargs="+", type=size_text, metavar="WxH", help=f"default: {' '.join(SIZES)}")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"of: {'; '.join(METHODS)}; on a GPU others")
+    parser.add_argument(
+        "--repeats", type=int, help="turns of a method and size (3; on a GPU 10), fewer if time runs out"
+    )
+    parser.add_argument("--seconds", type=float, help="of timed calls in each turn (1; on a GPU 0.2)")
+    parser.add_argument("--minutes", type=float, default=7, help="after which no further repeat begins (7)")
+    parser.add_argument("--quick", action="store_true", help="under a minute: two sizes, few turns")
+    parser.add_argument("--no-operations", action="store_true", help="only end to end")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=".svg or .png")
+    parser.add_argument("--task", help=argparse.SUPPRESS)  # what the processes are started with
+    options = parser.parse_args()
+    if options.task:
+        task = json.loads(options.task)
+        try:
+            print(json.dumps(globals()[task.pop("task")](**task)))
+        except WrongResultError as wrong:
+            raise SystemExit(str(wrong)) from None
+        return
+    for path in (options.json, options.plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            parser.error(f"{path}: no such folder")
+    if options.plot is not None and not importlib.util.find_spec("matplotlib"):
+        parser.error("--plot: matplotlib is not installed")
+    known = list(METHODS)
+    if options.device == "cuda":
+        import bench_cuda  # which needs torch
+
+        known = list(bench_cuda.METHODS)
+    for name in options.methods or ():
+        if name not in known:
+            parser.error(f"--methods: expected any of {'; '.join(known)}, got {name!r}")
+
+    if options.device == "cuda":
+        if reason := bench_cuda.why_not():
+            print(f"--device cuda: {reason}", file=sys.stderr)
+            raise SystemExit(2)
+        result, failures = bench_cuda.run(options, bench_cuda.CudaDevice())
+    else:
+        result, failures = run(options)
     if options.plot:
         import plot
 

@@ -57,7 +57,8 @@ def read(path: Path, normalise: bool) -> Times:
     try:
         copies = {row["size"]: row["median_seconds"] for row in result["blends"] if row["method"] == COPY}
         for row in result["operations"]:
-            key = (row["operation"], row["size"], row["implementation"], f"threads={row['threads']}")
+            where = row["device"] if "device" in row else f"threads={row['threads']}"  # of bench_cuda.py's
+            key = (row["operation"], row["size"], row["implementation"], where)
             times[key] = _time(row, row["copy_seconds"] if normalise else 1)
         for row in result["blends"]:
             if normalise and row["size"] not in copies:

@@ -12,6 +12,9 @@ from typing import Any
 
 # Of the methods those that tell the story, in colours that can be read on white and on black.
 STYLES = {
+    "gpgan.Blender, cuda": ("#a371f7", 2.6),
+    "gpgan.Blender, cuda, no generator": ("#c297ff", 1.4),
+    "gpgan.Blender, cuda, NumPy in and out": ("#d18616", 1.8),
     "gpgan.Blender": ("#2f81f7", 2.6),
     "gpgan.Blender, no generator": ("#58a6ff", 1.4),
     "cv2.seamlessClone NORMAL": ("#e5534b", 1.8),
@@ -93,8 +96,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
             weight="bold" if width > 2 else "normal",
         )
     about = result["about"]
-    cores = f"{about['threads']} thread" + "s" * (about["threads"] != 1)
-    axes.set_title(f"8-bit in, 8-bit out; {about['cpu']}, {cores}", fontsize=9, loc="left", color=GREY)
+    cores = f"{about['cpu']}, {about['threads']} thread" + "s" * (about["threads"] != 1)
+    where = f"{about['device']}; {cores}" if "device" in about else cores  # of bench_cuda.py's
+    axes.set_title(f"8-bit in, 8-bit out; {where}", fontsize=9, loc="left", color=GREY)
     metadata = {"Date": None} if path.suffix == ".svg" else None  # the same figures give the same file
     figure.savefig(path, transparent=True, dpi=150, metadata=metadata)
     plt.close(figure)

@@ -1,25 +1,31 @@
 """The benchmarks as programs: what they write and what they refuse. Nothing here depends on how long things take."""
 
+import contextlib
 import importlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.fft
+import torch
+from tolerances import FLOAT64, NATIVE
 
 import gpgan
-from gpgan import _core
+from gpgan import _core, _cuda_library, reference
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="a source distribution comes without benchmarks")
 
 
-def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
 def times(median: float, spread: float = 0.01) -> dict[str, float]:
@@ -216,9 +222,343 @@ def test_bench_writes_all_fields_and_a_plot(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--sizes", "12"], ["--sizes", "8x8"], ["--json", "/none/x.json"], ["--methods", "x"]]
+    "arguments",
+    [
+        ["--sizes", "12"],
+        ["--sizes", "8x8"],
+        ["--json", "/none/x.json"],
+        ["--methods", "x"],
+        ["--device", "tpu"],
+        ["--device", "cuda", "--methods", "cv2.seamlessClone NORMAL"],
+    ],
 )
 def test_bench_refuses_bad_arguments_at_once(arguments):
     done = run("bench.py", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "error: " in done.stderr.splitlines()[-1]
+
+
+# --- On a GPU: everything but the device itself ---
+
+
+class ClockworkDevice:
+    """The CPU as a device. Its time goes on by a millisecond whenever somebody looks."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def clock(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+    mark = clock
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+    def synchronize(self) -> None:
+        pass
+
+    def free(self) -> None:
+        pass
+
+    def used_bytes(self) -> int:
+        return int(self.now * 1e9)
+
+    def about(self) -> dict:
+        return {"device": "clockwork"}
+
+
+@pytest.fixture
+def bench_cuda(bench):
+    """On images this small torch's threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield importlib.import_module("bench_cuda")
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def rivals(bench):
+    return importlib.import_module("solve_rivals")
+
+
+SHAPES = [(1, 1), (1, 7), (2, 1), (2, 2), (5, 8), (8, 5), (7, 13), (12, 16), (33, 64)]
+
+
+def draw_equation(rng, shape):
+    """A divergence and a colour, (H, W, 3), and the same as planes of torch."""
+    source, target = rng.random((2, *shape, 3))
+    divergence = reference.guidance_divergence(source, target, rng.random(shape))
+    return (divergence, target), [torch.from_numpy(np.moveaxis(x, -1, 0).copy()) for x in (divergence, target)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_solve_is_the_reference(rivals, rng, shape):
+    equation, planes = draw_equation(rng, shape)
+    for options in ({"color_weight": 1.0, "sigma": 0.5}, {"color_weight": 0.3, "sigma": 1.2}):
+        exact = np.moveaxis(reference.solve(*equation, **options), -1, 0)
+        solve = rivals.TorchSolve(*shape, "cpu", dtype=torch.float64, **options)
+        np.testing.assert_allclose(solve(*planes), exact, rtol=0, atol=FLOAT64)
+        in_float32 = rivals.TorchSolve(*shape, "cpu", **options)(*(x.float() for x in planes))
+        assert in_float32.dtype == torch.float32
+        np.testing.assert_allclose(in_float32, exact, rtol=0, atol=NATIVE)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_solve_from_the_right_side_is_the_reference(rivals, rng, shape):
+    equation, planes = draw_equation(rng, shape)
+    b = rivals.right_side(*planes)
+    expected = reference.laplacian(equation[0]) + reference.gaussian_blur(equation[1])
+    np.testing.assert_allclose(np.moveaxis(b.numpy(), 0, -1), expected, rtol=0, atol=FLOAT64)
+    solve = rivals.TorchSolve(*shape, "cpu", dtype=torch.float64)
+    exact = np.moveaxis(reference.solve(*equation), -1, 0)
+    np.testing.assert_allclose(solve.from_right_side(b), exact, rtol=0, atol=FLOAT64)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dctn_solve_is_the_reference(rivals, rng, shape):
+    equation, planes = draw_equation(rng, shape)
+    solved = rivals.DctnSolve(*shape, scipy.fft, np.asarray)(*(x.numpy() for x in planes))
+    exact = np.moveaxis(reference.solve(*equation), -1, 0)
+    np.testing.assert_allclose(solved, exact, rtol=0, atol=FLOAT64)
+
+
+def test_single_level_is_the_smallest_that_is_one(bench_cuda):
+    for size in ("640x480", "33x32", "97x61", "1920x1080", "2046x2046", *bench_cuda.LEVELS):
+        width, height = bench_cuda.parse_size(size)
+        image_size = bench_cuda.single_level(size)
+        assert reference.pyramid_shapes((height, width), image_size) == [(height, width)]
+        assert len(reference.pyramid_shapes((height, width), image_size - 1)) == 2
+    assert bench_cuda.single_level("2047x2047") is bench_cuda.single_level("3840x2160") is None
+
+
+def test_level_bytes_are_those_of_the_steps(bench_cuda):
+    coarser = bench_cuda.level_bytes(carry="correction")
+    assert coarser == {"right-hand side": 31, "transform": 48, "division": 24, "transform back": 48, "result": 24}
+    last = bench_cuda.level_bytes(carry="correction", stored_bytes=1)
+    assert last == coarser | {"result": 43}
+    # The paper's levels composite in both kernels.
+    assert bench_cuda.level_bytes() == coarser | {"right-hand side": 43, "result": 52}
+    assert bench_cuda.level_bytes(stored_bytes=1, channels=1)["result"] == 17
+    # A float of the colour for a quarter of one from below, and what comes before.
+    assert sum(bench_cuda.timed_level_bytes().values()) == sum(last.values()) + 12 + 9 + 12 + 36
+
+
+def test_batch_of_is_bounded_by_pixels(bench_cuda):
+    sizes = ("640x480", "1920x1080", "3840x2160", "7680x4320")
+    assert [bench_cuda.batch_of(size) for size in sizes] == [8, 8, 2, 1]
+
+
+def test_one_turn_measures_what_it_says(bench_cuda):
+    device = ClockworkDevice()
+    began = []
+
+    def call() -> None:
+        device.now += 0.5
+        began.append(device.now)
+        device.now += 0.25
+
+    def times(job, **options) -> object:
+        taken = bench_cuda.Times()
+        bench_cuda.one_turn(device, bench_cuda.Task(lambda: job, np.zeros(1), 0, **options), 10, taken)
+        assert len(taken.seconds) == 14  # of 0.75 s
+        assert len(taken.host) == len(taken.alone) == bench_cuda.ALONE
+        assert taken.host == pytest.approx([0.751] * len(taken.host))
+        assert taken.alone == pytest.approx([0.752] * len(taken.host))
+        assert taken.first == pytest.approx([0.751])
+        assert taken.device_bytes == pytest.approx(0.752e9, rel=1e-2)
+        return taken.seconds
+
+    job = bench_cuda.Job(call, lambda: np.zeros(1))
+    assert times(job) == pytest.approx([0.751] * 14)
+    assert times(job, on_stream=False) == pytest.approx([0.751] * 14)
+    assert times(bench_cuda.Job(call, lambda: np.zeros(1), began.pop)) == pytest.approx([0.251] * 14)
+
+
+def test_take_turns_ends_in_time_and_drops_who_fails(bench_cuda):
+    device = ClockworkDevice()
+    order = []
+
+    def task(name, result=0.0, fails_in=None):
+        def build():
+            order.append(name)
+            if fails_in == order.count(name):
+                raise torch.OutOfMemoryError("no memory left\nfor a second line")
+            return bench_cuda.Job(lambda: None, lambda: np.full(1, result))
+
+        return bench_cuda.Task(build, np.zeros(1), 0.5)
+
+    tasks = {"a": task("a"), "b": task("b", fails_in=2), "c": task("c", 1)}
+    failures = []
+    taken = bench_cuda.take_turns(device, "64x48", tasks, 3, 0.01, 1e9, failures)
+    assert order == ["a", "b", "c", "a", "b", "a"]
+    assert (list(taken), len(taken["a"].first)) == (["a"], 3)
+    assert failures[1] == "b at 64x48: no memory left"
+    assert failures[0].startswith("c at 64x48: result: 1 off")
+    taken = bench_cuda.take_turns(device, "64x48", {"a": task("a")}, 3, 0.01, 1e-9, [])
+    assert len(taken["a"].first) == 1
+
+
+@pytest.fixture
+def clockwork(bench, bench_cuda, monkeypatch):
+    """bench.py --device cuda with the CPU as its device, in this process."""
+
+    def run_clockwork(*arguments: object) -> None:
+        monkeypatch.setattr(bench_cuda, "why_not", lambda: None)
+        monkeypatch.setattr(bench_cuda, "CudaDevice", ClockworkDevice)
+        monkeypatch.setattr(sys, "argv", ["bench.py", "--device", "cuda", *map(str, arguments)])
+        bench.main()
+
+    return run_clockwork
+
+
+def test_bench_on_a_device_writes_all_fields_and_a_plot(bench_cuda, clockwork, monkeypatch, tmp_path, capsys):
+    cupy = SimpleNamespace(
+        from_dlpack=np.from_dlpack,
+        asarray=np.asarray,
+        asnumpy=np.asarray,
+        float32=np.float32,
+        cuda=SimpleNamespace(ExternalStream=lambda stream: contextlib.nullcontext()),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cupyx.scipy", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cupyx.scipy.fft", scipy.fft)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(bench_cuda, "BATCH_PIXELS", 3 * 64 * 48)
+    monkeypatch.setattr(bench_cuda, "ALONE", 1)
+    path, plot, sizes = tmp_path / "result.json", tmp_path / "plot.svg", ["64x48", "97x61"]
+    few = ("--repeats", 1, "--seconds", 0.004)
+    clockwork("--quick", "--sizes", *sizes, *few, "--json", path, "--plot", plot)
+    printed = capsys.readouterr().out
+    assert "results verified" in printed and "batch at 97x61: left out" in printed
+    written = json.loads(path.read_text())
+    assert {"date", "revision", "cpu", "torch", "device", "level_bytes"} < {*written["about"]}
+
+    methods = [(size, name) for size in sizes for name in bench_cuda.METHODS if size == "64x48" or "batch" not in name]
+    assert [(row["size"], row["method"]) for row in written["blends"]] == methods
+    for row in written["blends"]:
+        assert row["images"] == (3 if "batch" in row["method"] else 1)
+        assert row["calls"] == len(row["seconds"]) > row["turns"] == 1
+        # A look at the clock before and one after.
+        assert row["median_seconds"] == pytest.approx(1e-3) == row["host_seconds"]
+        assert row["alone_seconds"] == pytest.approx(2e-3)
+        width, height = map(int, row["size"].split("x"))
+        assert row["megapixels_per_s"] == pytest.approx(row["images"] * width * height / 1e3)
+        assert row["ours"] == row["method"].startswith("gpgan")
+        assert row["times_cpu"] == (pytest.approx(row["images"]) if row["ours"] else None)
+        assert {"first_call_seconds", "device_mb"} < {*row}
+
+    by = ["gpgan", "torch.fft", "torch.fft, right-hand side given", "cupy"]
+    timed = [(row["operation"], row["size"], row["implementation"]) for row in written["operations"]]
+    assert timed == [("solve", size, name) for size in sizes for name in by]
+    for row in written["operations"]:
+        width, height = map(int, row["size"].split("x"))
+        assert row["bytes"] == 36 * width * height
+        # gpgan's from the call of the generator on, which looks at the clock itself.
+        assert [row["median_seconds"], row["copy_seconds"]] == pytest.approx([1e-3, 1e-3])
+        assert row["gb_per_s"] == pytest.approx(row["bytes"] / 1e6)
+        assert row["share_of_copy"] == pytest.approx(1)
+        assert row["ours"] == (row["implementation"] == "gpgan") == ("share_of_floor" in row)
+        if row["ours"]:
+            assert row["floor_bytes"] == 263 * width * height
+            assert row["share_of_floor"] == pytest.approx(263 / 36)
+
+    assert "clockwork" in plot.read_text()
+    done = run("compare.py", path, path, "--normalise")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert line(done, "solve, 64x48, gpgan, cpu").endswith("1.00")
+
+
+def test_bench_on_a_device_times_nothing_that_is_wrong(bench_cuda, clockwork, monkeypatch):
+    blend = gpgan.blend
+
+    def wrong(where, by):
+        """Adds to the result where the arguments say so."""
+
+        def call(*images, **options):
+            result = blend(*images, **options)
+            return result + by if where(result, options) else result
+
+        return call
+
+    def is_tensor(result, options):
+        return isinstance(result, torch.Tensor)
+
+    for call, what in (
+        (wrong(lambda r, o: is_tensor(r, o) and r.dtype == torch.uint8, 3), "uint8"),
+        (wrong(lambda r, o: is_tensor(r, o) and r.dtype == torch.float32 and not o["membrane"], 1e-4), "float32"),
+        (wrong(lambda r, o: is_tensor(r, o) and r.ndim == 4, 3), "image 0 of a batch"),
+        (wrong(lambda r, o: not is_tensor(r, o), 3), "against the CPU path"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(gpgan, "blend", call)
+            with pytest.raises(SystemExit, match=f"no times, as the results are wrong: {what}"):
+                clockwork("--quick", "--methods", "gpgan.Blender, cuda, no generator")
+
+
+def test_bench_on_a_device_lists_what_it_could_not_time(bench_cuda, clockwork, monkeypatch, tmp_path):
+    method = "gpgan.Blender, cuda, no generator"
+    blender = gpgan.Blender.__call__
+    solve = bench_cuda.TorchSolve.from_right_side
+
+    def only_numpy_is_right(self, *images, out=None, **options):
+        result = blender(self, *images, out=out, **options)
+        return result if isinstance(result, np.ndarray) else result.add_(9)
+
+    monkeypatch.setattr(bench_cuda, "verify", lambda *arguments, **options: None)
+    monkeypatch.setattr(gpgan.Blender, "__call__", only_numpy_is_right)
+    monkeypatch.setattr(bench_cuda.TorchSolve, "from_right_side", lambda self, b: solve(self, b) + 0.01)
+    path = tmp_path / "result.json"
+    with pytest.raises(SystemExit) as ended:
+        clockwork("--quick", "--sizes", "64x48", "--methods", method, bench_cuda.COPY, "--json", path)
+    failed = str(ended.value).splitlines()[2:]
+    assert [text.split(": ")[0] for text in failed] == [
+        "gpgan at solve, 64x48",
+        "torch.fft, right-hand side given at solve, 64x48",
+        f"{method} at 64x48",
+    ]
+    written = json.loads(path.read_text())
+    assert [row["implementation"] for row in written["operations"]] == ["torch.fft"]
+    assert [row["method"] for row in written["blends"]] == [bench_cuda.COPY]
+
+
+def test_bench_leaves_out_the_solve_of_sizes_that_are_no_single_level(bench_cuda, clockwork, monkeypatch, capsys):
+    monkeypatch.setattr(bench_cuda, "verify", lambda *arguments, **options: None)
+    monkeypatch.setattr(bench_cuda, "LARGEST_S", 30)
+    clockwork("--quick", "--sizes", "97x61", "--methods", bench_cuda.COPY)
+    assert "solve of 97x61: left out" in capsys.readouterr().out
+
+
+def test_bench_says_why_there_is_no_device(bench_cuda, monkeypatch):
+    monkeypatch.setattr(_cuda_library, "status", lambda: (False, "no CUDA device:\nno driver"))
+    assert bench_cuda.why_not() == "no CUDA device: no driver"
+    monkeypatch.setattr(_cuda_library, "status", lambda: (True, "NVIDIA H100 (cuFFT 12.0.0)"))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "built without CUDA" in bench_cuda.why_not()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "finds no CUDA device" in bench_cuda.why_not()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert bench_cuda.why_not() is None
+
+
+def test_bench_refuses_cuda_in_one_line_where_there_is_none():
+    done = run("bench.py", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("--device cuda: ")
+
+
+def test_bench_times_on_a_gpu(bench_cuda, tmp_path):
+    if reason := bench_cuda.why_not():
+        pytest.skip(reason)
+    path = tmp_path / "result.json"
+    done = run("bench.py", "--device", "cuda", "--quick", "--sizes", "64x48", "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads(path.read_text())
+    assert written["about"]["driver"]
+    assert [row["method"] for row in written["blends"]] == [*bench_cuda.METHODS]
+    assert written["operations"][0]["implementation"] == "gpgan"
