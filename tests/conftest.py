@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import os
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import gpgan
-from gpgan import _core
+from gpgan import _core, _cuda_device, _cuda_library
+
+CUDA_TESTS = Path(__file__).parent / "cuda"
 
 # The same examples in every run, so that a failure is one for everybody: `--hypothesis-profile=explore` draws new ones.
 settings.register_profile(
@@ -26,6 +32,39 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("repeatable"), derandomize=False, max_examples=1000)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-cuda",
+        action="store_true",
+        help="Run tests/cuda on a CUDA device, with no emulation in its place, and take a skip for a failure.",
+    )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("--require-cuda"):
+        available, reason = _cuda_library.status()
+        if not available:
+            pytest.exit(f"--require-cuda: {reason}", returncode=pytest.ExitCode.TESTS_FAILED)
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport, node: pytest.Item | pytest.Collector) -> None:
+    """Under --require-cuda nobody passes by not running."""
+    tests = (node.path, *node.path.parents)
+    if report.skipped and node.config.getoption("--require-cuda") and CUDA_TESTS in tests:
+        report.outcome = "failed"
+        report.longrepr = f"--require-cuda: {node.nodeid} did not run to its end: {report.longrepr}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    _refuse_skip((yield).get_result(), item)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    _refuse_skip((yield).get_result(), collector)
 
 
 def draw_image(rng: np.random.Generator, height: int, width: int, channels: int | None = 3) -> np.ndarray:
@@ -86,11 +125,14 @@ def native_blend(
 
 def cmake_build(source: Path, build: Path, *definitions: str) -> None:
     """Configure and build a CMake project against the installed gpgan."""
+    _cmake(source, build, f"-Dgpgan_ROOT={gpgan.cmake_prefix()}", *definitions)
+
+
+def _cmake(source: Path, build: Path, *definitions: str, target: str = "all") -> None:
     # CMake and Ninja may come from pip, and pytest from an environment that is not activated.
     tools = os.environ | {"PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]}
-    definitions = (f"-Dgpgan_ROOT={gpgan.cmake_prefix()}", *definitions)
-    for command in (["-G", "Ninja", "-S", source, "-B", build, *definitions], ["--build", build]):
-        done = subprocess.run(["cmake", *command], capture_output=True, text=True, timeout=600, env=tools)
+    for command in (["-G", "Ninja", "-S", source, "-B", build, *definitions], ["--build", build, "--target", target]):
+        done = subprocess.run(["cmake", *command], capture_output=True, text=True, timeout=900, env=tools)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -106,3 +148,76 @@ def small_pixel_limit() -> Iterator[int]:
     gpgan.set_max_pixels(100)
     yield 100
     gpgan.set_max_pixels(before)
+
+
+# ------------------------------------------------------------------------------------------------------- CUDA
+
+
+def _load_extension(name: str, path: Path) -> ModuleType:
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """gpgan._cuda over the emulation of tests/cuda_cpu, and what tests can see and change of that.
+
+    GPGAN_CUDA_CPU_BUILD names a folder that keeps what is built.
+    """
+    import pybind11
+
+    kept = os.environ.get("GPGAN_CUDA_CPU_BUILD")
+    build = Path(kept) if kept else tmp_path_factory.mktemp("cuda_cpu")
+    _cmake(
+        CUDA_TESTS.parent / "cuda_cpu" / "python",
+        build,
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        target="_cuda_cpu",
+    )
+    [path] = build.glob("_cuda_cpu.*.so")
+    return SimpleNamespace(module=_load_extension("_cuda_cpu", path), emulation=_load_extension("_emulation", path))
+
+
+@pytest.fixture(scope="session")
+def has_cuda(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--require-cuda") or _cuda_library.status()[0])
+
+
+@pytest.fixture(scope="session")
+def cuda_module(request: pytest.FixtureRequest, has_cuda: bool) -> ModuleType:
+    """gpgan._cuda where there is a device, the emulated one where there is none."""
+    module: ModuleType = _cuda_library.load() if has_cuda else request.getfixturevalue("emulated").module
+    return module
+
+
+@pytest.fixture
+def fake(emulated: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two emulated devices in place of torch's, whatever there is."""
+    from fake_device import FakeCuda
+
+    emulated.emulation.set_device_count(2)
+    emulated.emulation.set_device(0)
+    emulated.emulation.reset_counts()
+    gpgan.clear_cache()
+    device = FakeCuda(emulated.module, emulated.emulation)
+    monkeypatch.setattr(_cuda_device, "cuda", device)
+    yield device
+    gpgan.clear_cache()
+    emulated.emulation.set_device_count(1)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest, has_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What gpgan computes on where it is told "cuda": a device, or the first of the emulated ones."""
+    if not has_cuda:
+        return request.getfixturevalue("fake")
+    from fake_device import RealCuda
+
+    real = RealCuda()
+    monkeypatch.setattr(_cuda_device, "cuda", real)
+    return real

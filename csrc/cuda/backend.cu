@@ -83,12 +83,13 @@ class CudaBackend final : public core::Backend {
     }
   }
   void end() noexcept override {
+    // Now, as the caller may destroy the stream before another one is to wait for it.
+    cudaEventRecord(done_.get(), context_.stream);
     if (device_ != callers_device_) cudaSetDevice(callers_device_);
   }
   void use_stream(void* stream) override {
     auto* const next = static_cast<cudaStream_t>(stream);
     if (next == context_.stream) return;
-    check(cudaEventRecord(done_.get(), context_.stream), "cudaEventRecord");
     check(cudaStreamWaitEvent(next, done_.get(), 0), "cudaStreamWaitEvent");
     context_.stream = next;
   }

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpgan._cuda_device import place_of
+
 Pixels = npt.NDArray[Any]
 
 #: What the core reads and writes in place; everything else goes through a copy.
@@ -71,6 +73,7 @@ class Picture:
     Attributes
     ----------
     pixels : ndarray, shape (N, H, W, C)
+        On a CUDA device a tensor.
     restore : callable
         From pixels of this shape and dtype to the caller's kind of image.
     kind : str
@@ -152,11 +155,8 @@ def mask(value: Any, argument: str = "mask", *, batched: bool = False) -> Pixels
     """
     picture = _unpack(value, argument)
     pixels = picture.pixels
-    if batched and picture.kind == "torch" and value.ndim == 3 and len(value) != 1:
-        # A stack of masks (N, H, W) would be taken for the channels of one.
-        raise ValueError(
-            f"{argument}: expected (H, W), (1, H, W) or (N, 1, H, W) beside a batch, got shape {tuple(value.shape)}"
-        )
+    if batched and picture.kind == "torch":
+        check_mask_batch(value, argument)
     if picture.has_alpha:
         alpha, colors = pixels[..., -1], pixels[..., :-1]
         if alpha.min() == alpha.max() > 0 and (colors != colors[0, 0, 0]).any():
@@ -205,18 +205,46 @@ def output(target: Picture, out: Any) -> Picture:
     given = _unpack(out, "out")
     if given.kind != target.kind:
         raise TypeError(f"out: expected the target's type ({target.kind}), got {given.kind}")
-    if given.pixels.shape != target.pixels.shape or given.pixels.dtype != target.pixels.dtype:
-        raise ValueError(
-            f"out: expected the target's shape and dtype, {target.pixels.shape[1:]} {target.pixels.dtype}, "
-            f"got {given.pixels.shape[1:]} {given.pixels.dtype}"
-        )
+    check_like_target(given.pixels, target.pixels)
     if not given.pixels.flags.writeable:
         raise ValueError("out: expected a writable array, got a read-only one")
     if any(n > 1 and stride == 0 for n, stride in zip(given.pixels.shape, given.pixels.strides, strict=True)):
         raise ValueError("out: expected memory of its own for every pixel, got an expanded array (a stride of 0)")
+    check_writable_tensor(out)
+    return Picture(given.pixels, lambda _: out, given.kind)
+
+
+def apart(pixels: Pixels, out: Pixels) -> Pixels:
+    """The pixels, or a copy of them where writing `out` could change what is still to be read."""
+    return pixels.copy() if np.may_share_memory(pixels, out) else pixels
+
+
+def are_same(pixels: Pixels, out: Pixels) -> bool:
+    """Whether both are the same memory, pixel by pixel."""
+    return bool(pixels.ctypes.data == out.ctypes.data and pixels.strides == out.strides)
+
+
+def check_like_target(out: Any, target: Any) -> None:
+    """Two batches of pixels, arrays or tensors: same shape, same dtype?"""
+    if tuple(out.shape) != tuple(target.shape) or out.dtype != target.dtype:
+
+        def text(pixels: Any) -> str:
+            return f"{tuple(pixels.shape[1:])} {str(pixels.dtype).removeprefix('torch.')}"
+
+        raise ValueError(f"out: expected the target's shape and dtype, {text(target)}, got {text(out)}")
+
+
+def check_writable_tensor(out: Any) -> None:
     if getattr(out, "requires_grad", False):
         raise ValueError("out: expected a tensor that does not require grad, got one that does")
-    return Picture(given.pixels, lambda _: out, given.kind)
+
+
+def check_mask_batch(tensor: Any, argument: str) -> None:
+    """A stack of masks (N, H, W) would be taken for the channels of one."""
+    if tensor.ndim == 3 and len(tensor) != 1:
+        raise ValueError(
+            f"{argument}: expected (H, W), (1, H, W) or (N, 1, H, W) beside a batch, got shape {tuple(tensor.shape)}"
+        )
 
 
 def _unpack(value: Any, argument: str) -> Picture:
@@ -231,11 +259,21 @@ def _unpack(value: Any, argument: str) -> Picture:
         raise TypeError(
             f"{argument}: expected a NumPy array, a PIL image or a torch tensor, got {type(value).__name__}"
         )
-    height, width = picture.shape
-    if picture.pixels.size == 0:
-        raise ValueError(f"{argument}: expected at least 1 x 1 pixels, got {height} x {width}")
-    check_size(height, width, argument)
+    check_pixels(picture.pixels.shape, argument)
     return picture
+
+
+def check_pixels(shape: tuple[int, ...], argument: str) -> None:
+    """Refuse a batch (N, H, W, C) without a pixel, and one of images over :func:`max_pixels`.
+
+    Raises
+    ------
+    ValueError
+        Naming `argument`.
+    """
+    if min(shape) == 0:
+        raise ValueError(f"{argument}: expected at least 1 x 1 pixels, got {shape[1]} x {shape[2]}")
+    check_size(shape[1], shape[2], argument)
 
 
 def check_size(height: int, width: int, argument: str) -> None:
@@ -259,20 +297,22 @@ def _from_numpy(array: npt.NDArray[Any], argument: str) -> Picture:
     raise ValueError(f"{argument}: expected an array (H, W) or (H, W, C) of 1 to 4 channels, got shape {array.shape}")
 
 
-def _from_torch(tensor: Any, argument: str) -> Picture:
-    torch = sys.modules["torch"]
-    if tensor.device.type != "cpu":
-        raise ValueError(
-            f"{argument}: expected a tensor in CPU memory, as this build of gpgan has no CUDA backend, "
-            f"got one on {tensor.device}"
-        )
-    if tensor.layout != torch.strided:
+def check_tensor(tensor: Any, argument: str) -> None:
+    """Dense, and of a shape that images have?"""
+    if tensor.layout != sys.modules["torch"].strided:
         raise TypeError(f"{argument}: expected a dense tensor, got layout {tensor.layout}")
     if tensor.ndim not in (2, 3, 4) or (tensor.ndim > 2 and not 1 <= tensor.shape[-3] <= 4):
         raise ValueError(
             f"{argument}: expected a tensor (H, W), (C, H, W) or (N, C, H, W) of 1 to 4 channels, "
             f"got shape {tuple(tensor.shape)}"
         )
+
+
+def _from_torch(tensor: Any, argument: str) -> Picture:
+    place = place_of(tensor)
+    if place != "cpu":
+        raise ValueError(f"{argument}: expected a tensor in CPU memory like the target, got one on {place}")
+    check_tensor(tensor, argument)
     try:
         array = tensor.detach().resolve_neg().numpy()
     except (RuntimeError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from gpgan._cuda_device import place_of
 
 Image = npt.NDArray[np.float32]
 
@@ -37,6 +40,8 @@ class Generator:
         self.module = module
         self.image_size = image_size
         self.metadata = dict(metadata or {})
+        self.is_shipped = False  # and so known to give nothing but numbers in [0, 1]
+        self._copies: dict[Any, Any] = {}  # by device
 
     def __call__(self, composite: Image, mask: Image, harmonized: Image, source: Image) -> Image:
         """The colour for one composite.
@@ -56,22 +61,65 @@ class Generator:
             image = image[..., None] if image.ndim == 2 else image
             return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
 
-        was_training = self.module.training
-        # From a file it comes so; to walk through a scripted network's parts takes longer than to copy its inputs.
-        if was_training or not isinstance(self.module, torch.jit.ScriptModule):
-            self.module.eval()
-        try:
-            with _one_thread(), torch.inference_mode():
-                color = self.module(planes(composite), planes(mask), planes(harmonized), planes(source))
-        finally:
-            if was_training:  # somebody's network, called between two of its training steps
-                self.module.train()
+        with _one_thread():
+            color = _evaluate(self.module, *map(planes, (composite, mask, harmonized, source)))
         result: Image = color[0].permute(1, 2, 0).float().numpy()
         return result
+
+    def on_device(self, composite: Any, mask: Any, harmonized: Any, source: Any) -> Any:
+        """The same for a batch on any device: tensors (N, 3, S, S) and (N, 1, S, S) in and out, no copies."""
+        return _evaluate(self._module_for(composite.device), composite, mask, harmonized, source)
+
+    def _module_for(self, device: Any) -> Any:
+        """The module itself where it lives on the device, else a copy that is made once.
+
+        Raises
+        ------
+        ValueError
+            If it is no TorchScript: of somebody's network, which may be in training, there is but one.
+        """
+        import torch
+
+        if device in self._copies:
+            return self._copies[device]
+        state = [*self.module.parameters(), *self.module.buffers()]
+        if all(tensor.device == device for tensor in state):
+            if isinstance(self.module, torch.jit.ScriptModule):  # to walk through its parts takes long
+                self._copies[device] = self.module
+            return self.module
+        if not isinstance(self.module, torch.jit.ScriptModule):
+            raise ValueError(f"generator: expected a network on {device} like the images, got one that is not")
+        return self._copies.setdefault(device, _copy_to(device, self.module))
 
     def __repr__(self) -> str:
         architecture = self.metadata.get("architecture", type(self.module).__name__)
         return f"<gpgan.Generator {architecture!r}, image_size={self.image_size}>"
+
+
+def _evaluate(module: Any, *inputs: Any) -> Any:
+    import torch
+
+    was_training = module.training
+    # From a file it comes so; to walk through a scripted network's parts takes longer than to copy its inputs.
+    if was_training or not isinstance(module, torch.jit.ScriptModule):
+        module.eval()
+    try:
+        with torch.inference_mode():
+            return module(*inputs)
+    finally:
+        if was_training:  # somebody's network, called between two of its training steps
+            module.train()
+
+
+def _copy_to(device: Any, module: Any) -> Any:
+    """By way of a file in memory: TorchScript moves constants, which are no parameters, only as it loads."""
+    import torch
+
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    file.seek(0)
+    copy = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+    return copy.eval()
 
 
 def generators() -> list[str]:
@@ -139,7 +187,9 @@ def _load(path: Path, stamp: tuple[int, int] | None) -> Generator:
 
     with _one_thread():
         module, metadata = export.load(path)
-    return Generator(module, int(metadata["image_size"]), metadata)
+    generator = Generator(module, int(metadata["image_size"]), metadata)
+    generator.is_shipped = stamp is None
+    return generator
 
 
 def resolve(generator: Any) -> Callable[..., Any] | None:
@@ -189,3 +239,56 @@ def run(generator: Callable[..., Any], inputs: tuple[Image, Image, Image, Image]
             f"generator: expected it to return finite values in [0, 1], got {color.min():.4g} to {color.max():.4g}"
         )
     return color.mean(axis=2, keepdims=True) if grey else color
+
+
+def run_on_device(generator: Callable[..., Any], inputs: tuple[Any, Any, Any, Any]) -> Any:
+    """The same on the core's four tensors, (N, C, S, S) float32 and (N, 1, S, S), of any device.
+
+    Nothing is read back: what the values are the core finds out. A :class:`Generator` takes the whole batch, any other
+    callable tensors (S, S, 3) and (S, S), image by image.
+
+    Returns
+    -------
+    Tensor, shape (N, S, S, C), floating point
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the result is no tensor of floats, of another shape than the composite, or on another device.
+    """
+    import torch
+
+    composite, mask, harmonized, source = inputs
+    side = composite.shape[-1]
+    grey = composite.shape[1] == 1
+    if grey:
+        composite, harmonized, source = (x.expand(-1, 3, -1, -1) for x in (composite, harmonized, source))
+
+    def checked(given: Any, shape: tuple[int, ...]) -> Any:
+        if not (isinstance(given, torch.Tensor) and given.is_floating_point()):
+            got = given.dtype if isinstance(given, torch.Tensor) else type(given).__name__
+            raise TypeError(f"generator: expected it to return a tensor of floats on {place_of(composite)}, got {got}")
+        if tuple(given.shape) != shape:
+            raise ValueError(f"generator: expected it to return shape {shape}, got {tuple(given.shape)}")
+        return given.detach().float()
+
+    def checked_of_callable(given: Any) -> Any:
+        color = checked(given, (side, side, 3))
+        place = place_of(composite)
+        if place_of(color) != place:
+            raise ValueError(f"generator: expected it to return a tensor on {place}, got one on {place_of(color)}")
+        return color
+
+    if isinstance(generator, Generator):
+        given = generator.on_device(composite, mask, harmonized, source)
+        color = checked(given, tuple(composite.shape)).permute(0, 2, 3, 1)
+    else:
+        # Copies, as nobody knows how long they are kept, and a caller may write to what is its own.
+        images = [x.permute(0, 2, 3, 1).clone() for x in (composite, harmonized, source)]
+        color = torch.stack(
+            [
+                checked_of_callable(generator(c, m, h, s))
+                for c, m, h, s in zip(images[0], mask[:, 0].clone(), images[1], images[2], strict=True)
+            ]
+        )
+    return color.mean(dim=3, keepdim=True) if grey else color

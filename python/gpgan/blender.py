@@ -6,16 +6,29 @@ import operator
 import os
 import threading
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpgan import _arrays, _core, _generator
+from gpgan import _arrays, _core, _cuda_device, _generator
+from gpgan._cuda_arrays import CudaArrays, describe, dtype_name
 
 __all__ = ["Blender", "blend", "clear_cache"]
 
 #: What the core looks up when it is made, besides the processors that it may use.
 _CORE_ENVIRONMENT = ("GPGAN_NUM_THREADS", "GPGAN_CPU_TARGET")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a core is made for, besides the options: so many images at once, of so many colours, with that S."""
+
+    place: str
+    shape: tuple[int, int]
+    batch: int
+    colors: int
+    image_size: int
 
 
 class Blender:
@@ -36,6 +49,10 @@ class Blender:
     Notes
     -----
     Any number of threads may call one Blender; they take turns. For work side by side make one a thread.
+
+    What is planned ahead is one image on `device`, for "auto" on the CPU: name the device where targets will be tensors
+    of it. A batch on a CUDA device has a plan of its own, made when one of that many images first comes, and kept until
+    one of another number does.
 
     Examples
     --------
@@ -70,10 +87,7 @@ class Blender:
         if min(sides) < 1:
             raise ValueError(f"shape: expected at least 1 x 1 pixels, got {sides[0]} x {sides[1]}")
         _arrays.check_size(sides[0], sides[1], "shape")
-        if device not in ("auto", "cpu"):
-            raise ValueError(
-                f"device: expected 'auto' or 'cpu', as this build of gpgan has no CUDA backend, got {device!r}"
-            )
+        self._device = _cuda_device.check_option(device)
         if mode is None:
             raise TypeError("mode: expected str, got NoneType (None)")
         self._shape = (sides[0], sides[1])
@@ -92,23 +106,57 @@ class Blender:
         self._generator = _generator.resolve(generator)
         self._lock = threading.Lock()
         self._caller: int | None = None  # the thread that holds the lock
-        self._core: _core.Blender | None = None
-        self._planned: tuple[int, int] | None = None
+        self._core: Any = None  # a Blender of _core or of _cuda
+        self._planned: _Plan | None = None
+        self._is_checked = True  # whether nothing that the last call was given can still turn out to be wrong
         self._image_size: int = _of_type(
             "generator.image_size", getattr(self._generator, "image_size", _generator.DEFAULT_IMAGE_SIZE), int, 0
         )
-        self._plan(self._colors or 3, self._image_size)
+        self._plan_ahead()
 
-    def _plan(self, colors: int, image_size: int) -> _core.Blender:
-        """The core for so many colours and that S; the last one made is kept."""
-        if self._core is None or self._planned != (colors, image_size):
-            self._core = None  # free the old one's memory first
-            self._core = self._new_core(colors, image_size)
-            self._planned = (colors, image_size)
+    def _plan_ahead(self) -> None:
+        place = _cuda_device.resolve(self._device)
+        self._plan(_Plan(place, self._shape, 1, self._colors or 3, self._image_size))
+
+    def _plan(self, plan: _Plan) -> Any:
+        """The core for a plan; the last one made is kept."""
+        if self._core is None or self._planned != plan:
+            old, self._core = self._core, None  # its memory is freed before the new one's is made
+            if old is not None and self._planned is not None and self._planned.place != "cpu":
+                old.synchronize()  # what it has not reported yet
+            del old
+            self._core, self._planned = self._new_core(plan), plan
         return self._core
 
-    def _new_core(self, colors: int, image_size: int) -> _core.Blender:
-        return _core.Blender(*self._shape, colors, image_size=image_size, **self._options)
+    def _new_core(self, plan: _Plan) -> Any:
+        options: dict[str, Any] = {**self._options, "image_size": plan.image_size}
+        if plan.place == "cpu":
+            return _core.Blender(*plan.shape, plan.colors, **options)
+        del options["threads"]
+        device = int(plan.place.removeprefix("cuda:"))
+        stream = _cuda_device.cuda.stream(plan.place)
+        module = _cuda_device.cuda.module()
+        return module.Blender(*plan.shape, plan.colors, batch=plan.batch, device=device, stream=stream, **options)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was asked for.
+
+        On a CUDA device a call gives its result at once, and whoever uses it on the same stream waits by that alone.
+        Values that are no numbers in [0, 1] only the device sees: the next call reports them, or this. On the CPU
+        there is nothing to wait for.
+
+        Raises
+        ------
+        ValueError
+            If the device has come to a value that is NaN, infinite or outside [0, 1], or to a mask that is none.
+        RuntimeError
+            If the device, its driver or one of its libraries has failed.
+        """
+        if self._caller == threading.get_ident():
+            raise RuntimeError("generator: expected it not to call the Blender that is calling it")
+        with self._lock:
+            if self._core is not None and self._planned is not None and self._planned.place != "cpu":
+                self._core.synchronize()
 
     def __call__(
         self,
@@ -121,7 +169,9 @@ class Blender:
         out: Any = None,
     ) -> Any:
         """Blend one image, or one batch of them; see :func:`blend`."""
-        src, tgt = _arrays.image(source, "source"), _arrays.image(target, "target")
+        place = _cuda_device.place_for(self._device, target)
+        arrays = _arrays_for(place, target)
+        src, tgt = arrays.image(source, "source"), arrays.image(target, "target")
         if tgt.shape != self._shape or self._colors not in (None, tgt.colors):
             raise ValueError(
                 f"target: expected {self._shape[0]} x {self._shape[1]} pixels"
@@ -131,36 +181,43 @@ class Blender:
         if src.colors != tgt.colors:
             raise ValueError(f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}")
         count = len(tgt.pixels)
-        masks = None if mask is None else _arrays.mask(mask, batched=getattr(target, "ndim", 0) == 4)
+        masks = None if mask is None else arrays.mask(mask, batched=getattr(target, "ndim", 0) == 4)
         if masks is None and not src.has_alpha:
             raise ValueError("mask: expected a mask, as the source has no alpha channel, got None")
-        if masks is not None and masks.shape[1:] != src.shape:
-            raise ValueError(f"mask: expected the source's size, {src.shape}, got {masks.shape[1:]}")
+        if masks is not None and tuple(masks.shape[1:]) != src.shape:
+            raise ValueError(f"mask: expected the source's size, {src.shape}, got {tuple(masks.shape[1:])}")
         for argument, batch in (("source", src.pixels), ("mask", masks)):
             if batch is not None and len(batch) not in (1, count):
                 raise ValueError(f"{argument}: expected a batch of 1 or {count} like the target's, got {len(batch)}")
-        low = None if lowres is None else _lowres(lowres, tgt.colors, count)
+        low = None if lowres is None else _lowres(arrays, lowres, tgt.colors, count)
         top_left = _offset(offset)
-        result = _arrays.output(tgt, out)
+        result = arrays.output(tgt, out)
         sources, targets = src.pixels, tgt.pixels
         if out is not None:
-            sources = _apart(sources, result.pixels)
-            masks = None if masks is None else _apart(masks, result.pixels)
-            same = targets.ctypes.data == result.pixels.ctypes.data and targets.strides == result.pixels.strides
-            targets = targets if same else _apart(targets, result.pixels)
+            sources = arrays.apart(sources, result.pixels)
+            masks = None if masks is None else arrays.apart(masks, result.pixels)
+            low = None if low is None else arrays.apart(low, result.pixels)
+            targets = targets if arrays.are_same(targets, result.pixels) else arrays.apart(targets, result.pixels)
 
         if self._caller == threading.get_ident():
             raise RuntimeError("generator: expected it not to call the Blender that is calling it")
         with self._lock:
             self._caller = threading.get_ident()
             try:
-                self._blend_all(sources, targets, masks, top_left, low, result.pixels)
+                size = self._image_size if low is None else low.shape[1]
+                core = self._plan(_Plan(place, self._shape, 1 if place == "cpu" else count, tgt.colors, size))
+                inputs = (core, sources, targets, masks, top_left, low, result.pixels)
+                if isinstance(arrays, CudaArrays):
+                    self._blend_batch(arrays, *inputs)
+                else:
+                    self._blend_all(*inputs)
             finally:
                 self._caller = None
         return result.restore(result.pixels)
 
     def _blend_all(
         self,
+        core: _core.Blender,
         sources: _arrays.Pixels,
         targets: _arrays.Pixels,
         masks: _arrays.Pixels | None,
@@ -168,8 +225,6 @@ class Blender:
         lowres: _arrays.Pixels | None,
         out: _arrays.Pixels,
     ) -> None:
-        image_size = self._image_size if lowres is None else lowres.shape[1]
-        core = self._plan(_arrays.color_count(targets.shape[3]), image_size)
         for i in range(len(targets)):
             self._blend_one(
                 core,
@@ -209,6 +264,51 @@ class Blender:
         if out.shape[2] > colors.stop:
             out[..., -1] = target[..., -1]
 
+    def _blend_batch(
+        self,
+        arrays: CudaArrays,
+        core: Any,
+        sources: Any,
+        targets: Any,
+        masks: Any,
+        offset: tuple[int, int],
+        lowres: Any,
+        out: Any,
+    ) -> None:
+        """On a CUDA device, all images at once; nothing is waited for unless the images come from the host."""
+        import torch
+
+        cuda, place, count = _cuda_device.cuda, arrays.place, len(targets)
+        colors = _arrays.color_count(targets.shape[3])
+        # Kept in names until finish: the core looks at the memory of both again there.
+        source, target = arrays.core_readable(sources), arrays.core_readable(targets[..., :colors])
+        result = out[..., :colors] if target.dtype == out.dtype else torch.empty_like(target)
+        stream = cuda.stream(place)
+        inputs = core.prepare(
+            describe(source, count),
+            describe(target, count),
+            None if masks is None else describe(masks[..., None], count),
+            offset,
+            stream,
+        )
+        generator = self._generator if lowres is None else None
+        if generator is not None:
+            lowres = _generator.run_on_device(
+                generator, tuple(cuda.wrap(core, address, shape, place, stream) for address, shape in inputs)
+            )
+        core.finish(None if lowres is None else describe(lowres, count), describe(result, count), stream)
+        with torch.inference_mode():  # which takes tensors that were made in it, too
+            if result.dtype != out.dtype:
+                out[..., :colors].copy_(result)
+            if out.shape[3] > colors and not arrays.are_same(targets, out):
+                out[..., -1].copy_(targets[..., -1])
+        trusted = generator is None or getattr(generator, "is_shipped", False)
+        given = [x for x in (source, target, masks, None if trusted else lowres) if x is not None]
+        self._is_checked = not any(dtype_name(x).startswith("float") for x in given)
+        if arrays.home == "cpu":  # where the result is waited for anyway
+            core.synchronize()
+            self._is_checked = True
+
 
 class _SpareCores:
     """Cores that calls of :func:`blend` leave to later ones: a core's memory is most of what a new one costs.
@@ -222,16 +322,16 @@ class _SpareCores:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cores: list[tuple[Hashable, int, _core.Blender]] = []  # the oldest first
+        self._cores: list[tuple[Hashable, int, Any]] = []  # the oldest first
 
-    def take(self, key: Hashable) -> _core.Blender | None:
+    def take(self, key: Hashable) -> Any:
         with self._lock:
             for i in range(len(self._cores) - 1, -1, -1):
                 if self._cores[i][0] == key:
                     return self._cores.pop(i)[2]
         return None
 
-    def give(self, key: Hashable, pixels: int, core: _core.Blender) -> None:
+    def give(self, key: Hashable, pixels: int, core: Any) -> None:
         dropped = []  # freed once the lock is
         with self._lock:
             self._cores.append((key, pixels, core))
@@ -262,18 +362,23 @@ class _BlenderOnce(Blender):
 
     _key: Hashable = None
 
-    def _new_core(self, colors: int, image_size: int) -> _core.Blender:
+    def _plan_ahead(self) -> None:
+        """Nothing: the call comes next, and knows what it needs."""
+
+    def _new_core(self, plan: _Plan) -> Any:
         # Checked by now, so that no two values that only look equal (1, 1.0 and True) meet here.
         environment = tuple(map(os.environ.get, _CORE_ENVIRONMENT))
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        self._key = (self._shape, colors, image_size, tuple(self._options.values()), environment, processors)
-        return _spare_cores.take(self._key) or super()._new_core(colors, image_size)
+        self._key = (plan.shape, plan, tuple(self._options.values()), environment, processors)
+        return _spare_cores.take(self._key) or super()._new_core(plan)
 
     def leave_core(self) -> None:
         """To be called after success alone: a core that has thrown is not worth keeping."""
-        core, self._core, self._planned = self._core, None, None
-        if core is not None:
-            _spare_cores.give(self._key, self._shape[0] * self._shape[1], core)
+        if not self._is_checked:
+            self.synchronize()  # what is wrong with this call is not for a later one to hear
+        core, plan, self._core, self._planned = self._core, self._planned, None, None
+        if core is not None and plan is not None:
+            _spare_cores.give(self._key, plan.batch * plan.shape[0] * plan.shape[1], core)
 
 
 def blend(
@@ -337,8 +442,11 @@ def blend(
     inset : int, optional
         Pixels by which the mask is eroded first, so that the seam lies inside the object; 2 by default, 0 where the
         source has alpha.
-    device : {"auto", "cpu"}
-        Where to compute. "auto" follows the target.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where to compute. "auto" follows the target: a CUDA tensor's own device, the CPU for all else. CUDA tensors are
+        blended on torch's current stream, as one batch, and all arguments must lie on their device. With "cuda" images
+        of the host's memory are copied there, and the result back. A callable `generator` gets tensors of the device
+        there, image by image.
     threads : int, optional
         For the core; None: GPGAN_NUM_THREADS, or as many as the machine has.
     out : array or tensor, optional
@@ -357,6 +465,8 @@ def blend(
         over :func:`gpgan.max_pixels`.
     FileNotFoundError
         If `generator` names no file.
+    RuntimeError
+        If a CUDA device, its driver or one of its libraries fails.
 
     References
     ----------
@@ -366,11 +476,12 @@ def blend(
     --------
     >>> result = gpgan.blend(source, target, mask)           # doctest: +SKIP
     """
-    picture = _arrays.image(target, "target")
+    home = _cuda_device.place_of(target)
+    picture = (_arrays if home == "cpu" else CudaArrays(home, home)).image(target, "target")
     blender = _BlenderOnce(
         (*picture.shape, picture.pixels.shape[3]),
-        # A colour that is given needs no generator loaded, nor planned for.
-        generator=_PlannedSize(lowres) if lowres is not None else generator,
+        # A colour that is given needs no generator loaded.
+        generator=None if lowres is not None else generator,
         mode=mode,
         color_weight=color_weight,
         sigma=sigma,
@@ -387,35 +498,25 @@ def blend(
     return result
 
 
-def _apart(pixels: _arrays.Pixels, out: _arrays.Pixels) -> _arrays.Pixels:
-    """The pixels, or a copy of them where writing `out` could change what is still to be read."""
-    return pixels.copy() if np.may_share_memory(pixels, out) else pixels
+def _arrays_for(place: str, target: Any) -> Any:
+    """Who makes pixels of arguments: the module for the host's arrays, or its twin for a device's."""
+    return _arrays if place == "cpu" else CudaArrays(place, _cuda_device.place_of(target))
 
 
-class _PlannedSize:
-    """Stands for a generator where `lowres` is given: all that is wanted of it is S."""
-
-    def __init__(self, lowres: Any) -> None:
-        self.image_size = _lowres(lowres, None, 1).shape[1]
-
-    def __call__(self, *inputs: Any) -> Any:
-        raise AssertionError("never called: lowres overrides the generator")
-
-
-def _lowres(value: Any, colors: int | None, count: int) -> _arrays.Pixels:
+def _lowres(arrays: Any, value: Any, colors: int, count: int) -> Any:
     """`lowres` as (1 or N, S, S, C)."""
-    picture = _arrays.image(value, "lowres")
+    picture = arrays.image(value, "lowres")
     height, width = picture.shape
     if height > 1024:
         raise ValueError(f"lowres: expected up to 1024 pixels a side, got {height} x {width}")
-    if height != width or picture.has_alpha or colors not in (None, picture.colors):
+    if height != width or picture.has_alpha or picture.colors != colors:
         raise ValueError(
-            f"lowres: expected a square image of {colors or '1 or 3'} colour channel(s), "
+            f"lowres: expected a square image of {colors} colour channel(s), "
             f"got {height} x {width} of {picture.pixels.shape[3]}"
         )
-    if colors is not None and len(picture.pixels) not in (1, count):
+    if len(picture.pixels) not in (1, count):
         raise ValueError(f"lowres: expected a batch of 1 or {count}, got {len(picture.pixels)}")
-    return _arrays.core_readable(picture.pixels)
+    return arrays.core_readable(picture.pixels)
 
 
 def _offset(offset: Any) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 import gpgan
-from gpgan import _core, _image_files
+from gpgan import _core, _cuda_library, _image_files
 
 _FOLDER = Path(__file__).parent
 _SAMPLE = tuple(_FOLDER / "samples" / name for name in ("source.jpg", "target.jpg", "mask.png"))
@@ -126,7 +126,7 @@ def blend(
         typer.Option("--membrane/--no-membrane", help="Bring the source to the target's colours at the seam first."),
     ] = None,
     inset: Annotated[int | None, typer.Option(metavar="PIXELS", help="Shrink the mask by so much first.")] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu", help="Where to compute.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(metavar="COUNT", help="If not said, GPGAN_NUM_THREADS or as many as the machine has.")
     ] = None,
@@ -305,12 +305,13 @@ def info(
         cmake_prefix = gpgan.cmake_prefix()
     except FileNotFoundError:
         cmake_prefix = None
+    available, detail = _cuda_library.status()
     facts = {
         "version": gpgan.__version__,
         "instruction set": _core.cpu_target(),
         "instruction sets": _core.cpu_targets(),
         "threads": _core.resolve_threads(),
-        "CUDA": "not built: this version has the CPU backend only",
+        "CUDA": {"available": available, "detail": detail},
         "Python": platform.python_version(),
         "NumPy": importlib.metadata.version("numpy"),
         "torch": _version("torch"),
@@ -326,6 +327,7 @@ def info(
         keys = {name.replace(" ", "_").lower(): value for name, value in facts.items()}
         typer.echo(json.dumps(keys | {"generators": generators}))
         return
+    facts["CUDA"] = detail if available else f"unavailable: {detail}"
     for name, value in facts.items():
         shown_value = ", ".join(value) if isinstance(value, list) else value
         typer.echo(f"{name:<16} {'none' if shown_value is None else shown_value}")
