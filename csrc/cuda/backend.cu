@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -41,14 +42,14 @@ class Flags {
     return device_ + (at - kArguments.begin());
   }
 
-  void raise() {
+  // The first argument whose flag is set, or null.
+  [[nodiscard]] const char* first() const {
     for (std::size_t i = 0; i < kArguments.size(); ++i) {
-      volatile std::uint8_t& flag = host_[i];
-      if (flag == 0) continue;
-      flag = 0;
-      throw InvalidArgument(kArguments[i], "finite floats in [0, 1]", "others, which the device has now come to");
+      if (static_cast<volatile const std::uint8_t*>(host_)[i] != 0) return kArguments[i];
     }
+    return nullptr;
   }
+  void clear() { std::fill_n(host_, kArguments.size(), std::uint8_t{0}); }
 
  private:
   std::uint8_t* host_ = nullptr;
@@ -73,19 +74,19 @@ class CudaBackend final : public core::Backend {
   CudaBackend(int device, cudaStream_t stream) : device_(device) { context_.stream = stream; }
 
   void begin() override {
-    check(cudaGetDevice(&callers_device_), "cudaGetDevice");
-    if (device_ != callers_device_) check(cudaSetDevice(device_), "cudaSetDevice");
+    scope_.emplace(device_);
     try {
-      flags_.raise();
+      check(scope_->status(), "cudaSetDevice");
+      raise();
     } catch (...) {
-      end();
+      scope_.reset();
       throw;
     }
   }
   void end() noexcept override {
     // Now, as the caller may destroy the stream before another one is to wait for it.
-    cudaEventRecord(done_.get(), context_.stream);
-    if (device_ != callers_device_) cudaSetDevice(callers_device_);
+    if (cudaEventRecord(done_.get(), context_.stream) != cudaSuccess) static_cast<void>(cudaGetLastError());
+    scope_.reset();
   }
   void use_stream(void* stream) override {
     auto* const next = static_cast<cudaStream_t>(stream);
@@ -95,7 +96,7 @@ class CudaBackend final : public core::Backend {
   }
   void synchronize() override {
     check(cudaStreamSynchronize(context_.stream), "cudaStreamSynchronize");
-    flags_.raise();
+    raise();
   }
 
   Buffer allocate(std::int64_t channels, Size size) override {
@@ -204,6 +205,14 @@ class CudaBackend final : public core::Backend {
   void dct(const Planes& rows, bool inverse) override { cuda::dct(rows, inverse, context_); }
 
  private:
+  // What the device has found wrong. Once for a call: the rest of it may still be on its way, and is waited for.
+  void raise() {
+    const char* const argument = flags_.first();
+    if (argument == nullptr) return;
+    check(cudaStreamSynchronize(context_.stream), "cudaStreamSynchronize");
+    flags_.clear();
+    throw InvalidArgument(argument, "finite floats in [0, 1]", "others, which the device has now come to");
+  }
   void reserve(std::int64_t bytes) { context_.workspace.reserve(bytes); }
   void reserve_planes(std::int64_t channels, Size size) {
     reserve(channels * size.pixels() * static_cast<std::int64_t>(sizeof(float)));
@@ -213,33 +222,19 @@ class CudaBackend final : public core::Backend {
   }
 
   int device_;
-  int callers_device_ = 0;
+  std::optional<DeviceScope> scope_;  // between begin() and end()
   Context context_;
   Flags flags_;
   Event done_;
 };
 
-// The device that is current in the caller's thread comes back at the end.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int device) {
-    check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (device >= 0) check(cudaSetDevice(device), "cudaSetDevice");
-  }
-  ~CurrentDevice() { cudaSetDevice(before_); }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  int before_ = 0;
-};
-
 }  // namespace
 
 std::unique_ptr<core::Backend> make_backend(const Device& device) {
-  const CurrentDevice guard(device.index);
-  int index = 0;
-  check(cudaGetDevice(&index), "cudaGetDevice");
+  int index = device.index;
+  if (index < 0) check(cudaGetDevice(&index), "cudaGetDevice");
+  const DeviceScope scope(index);
+  check(scope.status(), "cudaSetDevice");
   return std::make_unique<CudaBackend>(index, static_cast<cudaStream_t>(device.stream));
 }
 

@@ -9,6 +9,10 @@
 
 namespace gpgan::cuda {
 
+// What cudaMalloc gives is aligned to this, and so is what cuFFT would take for itself; parts of a workspace are, too.
+constexpr std::int64_t kAlignment = 256;
+constexpr std::int64_t aligned(std::int64_t bytes) { return ceil_div(bytes, kAlignment) * kAlignment; }
+
 // One piece of memory, as large as the largest that anybody has reserved. Whoever reserves more than before moves it:
 // data() is to be asked for at each use.
 class Workspace {

@@ -59,7 +59,7 @@ void dct(const Planes& rows, bool inverse, Context& context) {
   const std::int64_t row_floats = RealFft::row_floats(rows.size.width);
   const std::int64_t count = rows.channels * rows.size.height;
   const RealFft fft(inverse ? RealFft::Direction::kInverse : RealFft::Direction::kForward, 1, rows.size, count);
-  const std::int64_t bytes = count * row_floats * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t bytes = aligned(count * row_floats * static_cast<std::int64_t>(sizeof(float)));
   context.workspace.reserve(bytes + fft.work_bytes());
   auto* const memory = context.workspace.as<float>();
   void* const work = context.workspace.data() + bytes;
@@ -74,6 +74,7 @@ void dct(const Planes& rows, bool inverse, Context& context) {
     fft(memory, work, stream);
     GPGAN_LAUNCH(forward_kernel, grid, kThreads, stream, rows, row_floats, memory);
   }
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");  // the plan ends here
 }
 
 }  // namespace gpgan::cuda

@@ -52,6 +52,7 @@ class RealFft {
   static std::int64_t row_floats(std::int64_t width) { return 2 * (width / 2 + 1); }
 
   RealFft(Direction direction, int rank, Size size, std::int64_t planes) : direction_(direction) {
+    check(cudaGetDevice(&device_), "cudaGetDevice");
     check(cufftCreate(&plan_), "cufftCreate");
     try {
       check(cufftSetAutoAllocation(plan_, 0), "cufftSetAutoAllocation");
@@ -74,7 +75,10 @@ class RealFft {
       throw;
     }
   }
-  ~RealFft() { cufftDestroy(plan_); }
+  ~RealFft() {
+    const DeviceScope scope(device_);
+    cufftDestroy(plan_);
+  }
   RealFft(const RealFft&) = delete;
   RealFft& operator=(const RealFft&) = delete;
 
@@ -93,6 +97,7 @@ class RealFft {
 
  private:
   Direction direction_;
+  int device_ = 0;
   cufftHandle plan_ = 0;
   std::size_t work_bytes_ = 0;
 };

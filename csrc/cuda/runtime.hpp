@@ -33,6 +33,33 @@ inline void check(cudaError_t status, const char* what) {
   }
 }
 
+// Makes a device the current one, and at the end the one that was so before. Never throws: status() says how it
+// went.
+class DeviceScope {
+ public:
+  explicit DeviceScope(int device) : status_(cudaGetDevice(&before_)) {
+    if (status_ == cudaSuccess && device != before_) status_ = set(device);
+    changed_ = status_ == cudaSuccess && device != before_;
+  }
+  ~DeviceScope() {
+    if (changed_) static_cast<void>(set(before_));
+  }
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+  [[nodiscard]] cudaError_t status() const { return status_; }
+
+ private:
+  static cudaError_t set(int device) {
+    const cudaError_t status = cudaSetDevice(device);
+    if (status != cudaSuccess) static_cast<void>(cudaGetLastError());  // not the next launch's
+    return status;
+  }
+
+  int before_ = 0;
+  cudaError_t status_;
+  bool changed_ = false;
+};
+
 // Owning memory of the current device: `count` elements of T, not initialised.
 template <typename T>
 class DeviceArray {

@@ -349,6 +349,7 @@ class CudaSolver final : public core::Solver {
     tables_ = DeviceArray<float>(static_cast<std::int64_t>(tables.size()));
     check(cudaMemcpyAsync(tables_.data(), tables.data(), tables_.bytes(), cudaMemcpyHostToDevice, context.stream),
           "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(context.stream), "cudaStreamSynchronize");  // `tables` ends here
     const std::int64_t work = std::max(forward_.work_bytes(), inverse_.work_bytes());
     context_.workspace.reserve(transformed_bytes() + work);
   }
@@ -391,7 +392,7 @@ class CudaSolver final : public core::Solver {
  private:
   [[nodiscard]] std::int64_t part_floats() const { return planes_ * layout_.plane_floats(); }
   [[nodiscard]] std::int64_t transformed_bytes() const {
-    return (merged_ ? 1 : 2) * part_floats() * static_cast<std::int64_t>(sizeof(float));
+    return aligned((merged_ ? 1 : 2) * part_floats() * static_cast<std::int64_t>(sizeof(float)));
   }
 
   static void append_axis(std::int64_t n, const std::vector<double>& kernel, std::vector<float>& tables) {
@@ -480,7 +481,9 @@ std::unique_ptr<core::Solver> make_solver(Size size, std::int64_t planes, Equati
 
 void solve(const Planes& divergence, const Planes& color, Equation equation, double color_weight, double sigma,
            const Planes& out, Context& context) {
-  CudaSolver(out.size, out.channels, equation, color_weight, sigma, false, context).solve(divergence, color, out);
+  CudaSolver solver(out.size, out.channels, equation, color_weight, sigma, false, context);
+  solver.solve(divergence, color, out);
+  check(cudaStreamSynchronize(context.stream), "cudaStreamSynchronize");  // the plans end here
 }
 
 }  // namespace gpgan::cuda

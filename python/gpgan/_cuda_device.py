@@ -60,6 +60,12 @@ class TorchCuda:
 
         return int(torch.cuda.current_stream(place).cuda_stream)
 
+    def release_memory(self) -> None:
+        """Give back to the devices what torch keeps for its next tensors."""
+        import torch
+
+        torch.cuda.empty_cache()
+
     def upload(self, array: npt.NDArray[Any], place: str) -> Tensor:
         """A copy on a device, after which the array may change."""
         import torch

@@ -136,7 +136,19 @@ class Blender:
         device = int(plan.place.removeprefix("cuda:"))
         stream = _cuda_device.cuda.stream(plan.place)
         module = _cuda_device.cuda.module()
-        return module.Blender(*plan.shape, plan.colors, batch=plan.batch, device=device, stream=stream, **options)
+
+        def make() -> Any:
+            return module.Blender(*plan.shape, plan.colors, batch=plan.batch, device=device, stream=stream, **options)
+
+        try:
+            return make()
+        except RuntimeError as error:
+            if "out of memory" not in str(error):
+                raise
+        # Torch and earlier calls keep memory that nobody uses.
+        _spare_cores.clear()
+        _cuda_device.cuda.release_memory()
+        return make()
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked for.
@@ -345,8 +357,20 @@ class _SpareCores:
 
 
 _spare_cores = _SpareCores()
-if hasattr(os, "register_at_fork"):  # the lock may be another thread's at that moment
-    os.register_at_fork(after_in_child=_spare_cores.__init__)  # type: ignore[misc]
+_parents_cores: list[Any] = []
+
+
+def _after_fork_in_child() -> None:
+    """Start anew, as the lock may be another thread's at that moment.
+
+    The parent's cores are never freed here: CUDA does not survive a fork, and to free its memory in the child may hang.
+    """
+    _parents_cores.append(_spare_cores._cores)
+    _spare_cores.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def clear_cache() -> None:

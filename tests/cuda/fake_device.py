@@ -53,6 +53,7 @@ class FakeCuda(TorchCuda):
         super().__init__()
         self._module, self._emulation = module, emulation
         self.streams = dict.fromkeys(KINDS, 0)  # torch's current ones
+        self.releases = 0
 
     def module(self):
         return self._module
@@ -71,6 +72,9 @@ class FakeCuda(TorchCuda):
 
     def stream(self, place):
         return self.streams[place]
+
+    def release_memory(self):
+        self.releases += 1
 
     def upload(self, array, place):
         return torch.from_numpy(np.array(array, order="C")).as_subclass(KINDS[place])

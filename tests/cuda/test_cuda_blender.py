@@ -291,8 +291,7 @@ def test_the_next_prepare_tells_too(fake, images):
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("cudaMalloc", 2), ("cudaHostAlloc", 2), ("cudaEventCreateWithFlags", 2), ("cudaSetDevice", 101),
-        ("cufftCreate", 5), ("cufftMakePlanMany64", 2),
+        ("cudaMalloc", 2), ("cudaHostAlloc", 2), ("cudaEventCreateWithFlags", 2), ("cufftCreate", 5), ("cufftMakePlanMany64", 2),
     ],
 )  # fmt: skip
 def test_a_failed_constructor_throws_and_leaves_nothing(call, error, fake, emulated):
@@ -302,6 +301,14 @@ def test_a_failed_constructor_throws_and_leaves_nothing(call, error, fake, emula
     assert emulated.emulation.allocated_bytes() == 0
     assert emulated.emulation.current_device() == 0
     make_core(fake, (31, 33, 3), image_size=8)
+
+
+def test_a_device_that_cannot_be_used_throws(fake, emulated):
+    emulated.emulation.fail_next("cudaSetDevice", 101)
+    with pytest.raises(RuntimeError, match="cudaSetDevice"):
+        fake.module().Blender(31, 33, 3, batch=1, image_size=8, device=1, stream=0, **_core.options("default"))
+    assert emulated.emulation.allocated_bytes() == 0
+    assert emulated.emulation.current_device() == 0
 
 
 @pytest.mark.parametrize(

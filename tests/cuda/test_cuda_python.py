@@ -350,6 +350,20 @@ def test_wrong_values_are_told_later_but_by_their_own_call(fake, pair, mask):
     gpgan.Blender((H, W, 3), generator=None).synchronize()  # the CPU's: nothing
 
 
+def test_out_of_memory_is_tried_again_with_what_nobody_uses(fake, emulated, pair, mask):
+    s, t, m = (fake.tensor(x.copy()) for x in (pair[0][:3], pair[1][:3], mask))
+    gpgan.blend(s, t, m, **EXACT)  # leaves its core
+    out_of_memory = 2  # cudaErrorMemoryAllocation
+    emulated.emulation.fail_next("cudaMalloc", out_of_memory)
+    gpgan.Blender((H, W, 3), device="cuda", **EXACT)(s, t, m)
+    assert fake.releases == 1
+    assert blender._spare_cores._cores == []
+    emulated.emulation.fail_next("cufftCreate", 5)
+    with pytest.raises(RuntimeError, match="cufftCreate"):
+        gpgan.Blender((H, W, 3), device="cuda", **EXACT)
+    assert fake.releases == 1
+
+
 def test_spare_cores_are_kept_by_device_and_batch(fake, emulated, pair, mask):
     kept = blender._spare_cores
     for place in ("cuda:0", "cuda:1"):

@@ -272,6 +272,8 @@ cufftResult cufftGetSize(cufftHandle handle, std::size_t* work_size) {
 
 cufftResult cufftSetWorkArea(cufftHandle handle, void* work_area) {
   return plan_call("cufftSetWorkArea", handle, [&](Plan& plan) {
+    // As what cufftMakePlan would allocate; what less is enough nobody says.
+    if (reinterpret_cast<std::uintptr_t>(work_area) % 256 != 0) return CUFFT_INVALID_VALUE;
     plan.work = static_cast<Complex*>(work_area);
     return CUFFT_SUCCESS;
   });
