@@ -95,7 +95,7 @@ class CudaBackend final : public core::Backend {
     context_.stream = next;
   }
   void synchronize() override {
-    check(cudaStreamSynchronize(context_.stream), "cudaStreamSynchronize");
+    wait();
     raise();
   }
 
@@ -205,11 +205,13 @@ class CudaBackend final : public core::Backend {
   void dct(const Planes& rows, bool inverse) override { cuda::dct(rows, inverse, context_); }
 
  private:
+  // For the work of all calls before this one. Not for the stream, which its owner may have destroyed.
+  void wait() const { check(cudaEventSynchronize(done_.get()), "cudaEventSynchronize"); }
   // What the device has found wrong. Once for a call: the rest of it may still be on its way, and is waited for.
   void raise() {
     const char* const argument = flags_.first();
     if (argument == nullptr) return;
-    check(cudaStreamSynchronize(context_.stream), "cudaStreamSynchronize");
+    wait();
     flags_.clear();
     throw InvalidArgument(argument, "finite floats in [0, 1]", "others, which the device has now come to");
   }

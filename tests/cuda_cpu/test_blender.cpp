@@ -367,8 +367,9 @@ TEST_CASE("every call's failure is a typed error that leaves nothing behind") {
     blender.finish({}, scene.out_view());
     blender.synchronize();
   };
-  for (const char* call : {"cudaMalloc", "cudaHostAlloc", "cudaHostGetDevicePointer", "cudaEventCreateWithFlags",
-                           "cudaMemcpyAsync", "cudaMemsetAsync", "cudaLaunchKernel", "cudaStreamSynchronize"}) {
+  for (const char* call :
+       {"cudaMalloc", "cudaHostAlloc", "cudaHostGetDevicePointer", "cudaEventCreateWithFlags", "cudaMemcpyAsync",
+        "cudaMemsetAsync", "cudaLaunchKernel", "cudaStreamSynchronize", "cudaEventSynchronize"}) {
     CAPTURE(call);
     gpgan_cuda_cpu::fail_next(call, cudaErrorMemoryAllocation);
     CHECK_FALSE(message_of<DeviceError>(blend_once).empty());
