@@ -291,7 +291,8 @@ def test_the_next_prepare_tells_too(fake, images):
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("cudaMalloc", 2), ("cudaHostAlloc", 2), ("cudaEventCreateWithFlags", 2), ("cufftCreate", 5), ("cufftMakePlanMany64", 2),
+        ("cudaMalloc", 2), ("cudaHostAlloc", 2), ("cudaEventCreateWithFlags", 2), ("cufftCreate", 5),
+        ("cufftMakePlanMany64", 2),
     ],
 )  # fmt: skip
 def test_a_failed_constructor_throws_and_leaves_nothing(call, error, fake, emulated):
