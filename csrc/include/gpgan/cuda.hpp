@@ -20,8 +20,8 @@ namespace gpgan::cuda {
 
 struct Device {
   int index = -1;  // -1: the calling thread's current one
-  void* stream =
-      nullptr;  // cudaStream_t that the work goes to, to live as long as work is put on it; null: the default
+  // cudaStream_t that the work goes to, to live as long as work is put on it; null: the default one.
+  void* stream = nullptr;
 };
 
 // Throws InvalidArgument as Blender's constructor does, and DeviceError if there is no such device, or not enough
