@@ -17,16 +17,6 @@ SHAPES = [(1, 1), (1, 7), (7, 1), (2, 3), (63, 64), (127, 129)]
 EQUATIONS = ["gaussian-poisson", "screened"]
 
 
-def assert_matches(got: np.ndarray, expected: np.ndarray, *, membrane: bool = False) -> None:
-    assert got.shape == expected.shape
-    off = np.abs(got - expected)
-    if membrane:
-        assert off.max() <= tolerances.MEMBRANE_MAX
-        assert off.mean() <= tolerances.MEMBRANE_MEAN
-    else:
-        assert off.max() <= tolerances.NATIVE
-
-
 # ---------------------------------------------------------------------------------------- single operations
 
 
@@ -209,7 +199,7 @@ def check_blend(rng, shape, channels, *, size, with_lowres, soft=True, **options
     mask = draw_mask(rng, *shape, soft=soft)
     lowres = draw_image(rng, size, size, channels) if with_lowres else None
     common = {"lowres": lowres, "image_size": size, **options}
-    assert_matches(
+    tolerances.assert_matches(
         native_blend(source, target, mask, **common),
         reference.blend(source, target, mask, **common),
         membrane=options.get("membrane", options.get("mode", "default") == "default"),
@@ -310,7 +300,7 @@ def test_blend_native_matches_reference_for_drawn_input(
         given_source, target, mask, lowres=lowres, image_size=size, offset=offset,
         **{**options, "inset": inset, "color_weight": color_weight, "sigma": sigma},
     )  # fmt: skip
-    assert_matches(got, expected, membrane=options["membrane"])
+    tolerances.assert_matches(got, expected, membrane=options["membrane"])
 
 
 @pytest.mark.parametrize("pyramid", ["aspect", "square"])

@@ -36,3 +36,14 @@ def dct(length: int) -> float:
     after. Bluestein's lengths come closest, with two transforms of more than twice the length.
     """
     return 1.2e-7 * (2 + np.log2(length))
+
+
+def assert_matches(got: np.ndarray, expected: np.ndarray, *, membrane: bool = False) -> None:
+    """Within the native path's tolerance of the reference, or within its membrane's."""
+    assert got.shape == expected.shape
+    off = np.abs(got - expected)
+    if membrane:
+        assert off.max() <= MEMBRANE_MAX
+        assert off.mean() <= MEMBRANE_MEAN
+    else:
+        assert off.max() <= NATIVE

@@ -132,7 +132,7 @@ class CudaBackend final : public core::Backend {
   }
   void store(const Planes& image, const ImageView& view) override { launch_store(image, view, context_.stream); }
   void copy_pixels(const ConstImageView& from, const ImageView& to) override {
-    launch_copy_pixels(from, to, nullptr, context_.stream);
+    launch_copy_pixels(from, to, context_.stream);
   }
 
   bool any(const Planes& mask) override {

@@ -118,18 +118,16 @@ __global__ void __launch_bounds__(kTileThreads) store_kernel(Planes planes, Imag
 
 template <typename T>
 __global__ void __launch_bounds__(kTileThreads)
-    copy_kernel(ConstImageView from, ImageView to, Size size, std::int64_t each, const std::uint8_t* touched) {
+    copy_kernel(ConstImageView from, ImageView to, Size size, std::int64_t each) {
   const auto [image, first] = channels_of_block(each, to.channels);
-  if (touched != nullptr && touched[image] != 0) return;
   for_tile(size, [&](std::int64_t y, std::int64_t x) {
     for (std::int64_t c = first; c < first + each; ++c) *pixel<T>(to, image, y, x, c) = *pixel<T>(from, image, y, x, c);
   });
 }
 
-__global__ void __launch_bounds__(kTileThreads) copy_as_floats_kernel(ConstImageView from, ImageView to, Size size,
-                                                                      std::int64_t each, const std::uint8_t* touched) {
+__global__ void __launch_bounds__(kTileThreads)
+    copy_as_floats_kernel(ConstImageView from, ImageView to, Size size, std::int64_t each) {
   const auto [image, first] = channels_of_block(each, to.channels);
-  if (touched != nullptr && touched[image] != 0) return;
   for_tile(size, [&](std::int64_t y, std::int64_t x) {
     for (std::int64_t c = first; c < first + each; ++c) {
       store_pixel(to, image, y, x, c, load_pixel(from, image, y, x, c));
@@ -201,12 +199,11 @@ void launch_store(const Planes& image, const ImageView& view, cudaStream_t strea
   });
 }
 
-void launch_copy_pixels(const ConstImageView& from, const ImageView& to, const std::uint8_t* touched,
-                        cudaStream_t stream) {
+void launch_copy_pixels(const ConstImageView& from, const ImageView& to, cudaStream_t stream) {
   if (from.dtype != to.dtype) {
     const std::int64_t each = channels_a_thread(to);
     GPGAN_LAUNCH(copy_as_floats_kernel, tile_grid(size_of(to), to.images * to.channels / each), tile_block(), stream,
-                 from, to, size_of(to), each, touched);
+                 from, to, size_of(to), each);
     return;
   }
   with_type(from.dtype, [&]<typename T>(T) {
@@ -215,7 +212,7 @@ void launch_copy_pixels(const ConstImageView& from, const ImageView& to, const s
     const ImageView out = both ? as_values(to) : to;
     const std::int64_t each = channels_a_thread(out);
     GPGAN_LAUNCH(copy_kernel<T>, tile_grid(size_of(out), out.images * out.channels / each), tile_block(), stream, in,
-                 out, size_of(out), each, touched);
+                 out, size_of(out), each);
   });
 }
 

@@ -27,9 +27,8 @@ void launch_load_mask(const ConstImageView& view, Offset offset, const Planes& o
 // Ones where a source of this size at this offset is, zeros around.
 void launch_frame(Size source, Offset offset, const Planes& out, cudaStream_t stream);
 void launch_store(const Planes& image, const ImageView& view, cudaStream_t stream);  // clamps, rounds to nearest
-// Bit for bit where the dtypes are the same, else through [0, 1]; only images whose `touched` is 0. Null: all.
-void launch_copy_pixels(const ConstImageView& from, const ImageView& to, const std::uint8_t* touched,
-                        cudaStream_t stream);
+// Bit for bit where the dtypes are the same, else through [0, 1].
+void launch_copy_pixels(const ConstImageView& from, const ImageView& to, cudaStream_t stream);
 
 // elementwise.cu
 void launch_any(const Planes& mask, std::uint8_t* touched, cudaStream_t stream);  // one flag a plane: some value > 0?

@@ -45,22 +45,12 @@ def cuda_blend(device, source, target, mask, *, lowres=None, image_size=64, offs
     return result if batched else result[0]
 
 
-def assert_matches(got, expected, *, membrane=False) -> None:
-    assert got.shape == expected.shape
-    off = np.abs(got - expected)
-    if membrane:
-        assert off.max() <= tolerances.MEMBRANE_MAX
-        assert off.mean() <= tolerances.MEMBRANE_MEAN
-    else:
-        assert off.max() <= tolerances.NATIVE
-
-
 def check_blend(device, rng, shape, channels, *, size, with_lowres=True, **options) -> None:
     source, target = draw_image(rng, *shape, channels), draw_image(rng, *shape, channels)
     mask = draw_mask(rng, *shape)
     lowres = draw_image(rng, size, size, channels) if with_lowres else None
     common = {"lowres": lowres, "image_size": size, **options}
-    assert_matches(
+    tolerances.assert_matches(
         cuda_blend(device, source, target, mask, **common),
         reference.blend(source, target, mask, **common),
         membrane=options.get("membrane", options.get("mode", "default") == "default"),
@@ -119,7 +109,7 @@ def test_blend_takes_a_source_of_any_size_at_any_place(offset, with_alpha, devic
     common = {"image_size": 16, "membrane": False, "inset": 1}
     expected = reference.blend(frame, target, placed, alpha=known, **common) if (placed * known).any() else target
     given = np.concatenate([source, alpha[..., None]], axis=2) if with_alpha else source
-    assert_matches(cuda_blend(device, given, target, mask, offset=offset, **common), expected)
+    tolerances.assert_matches(cuda_blend(device, given, target, mask, offset=offset, **common), expected)
     if with_alpha:  # which is the mask where there is none
         with_ones = cuda_blend(device, given, target, np.ones(size), offset=offset, **common)
         assert_array_equal(cuda_blend(device, given, target, None, offset=offset, **common), with_ones)
