@@ -221,6 +221,21 @@ def test_bench_writes_all_fields_and_a_plot(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_seamless_clone_benchmark_has_a_row_for_each_mode():
+    done = run("seamless_clone.py", "--sizes", "96x64", "--shares", "0.5", "--rounds", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| 96x64, 50%")]
+    assert [row[1] for row in rows] == ["NORMAL_CLONE", "MIXED_CLONE", "MONOCHROME_TRANSFER"]
+    for row in rows:
+        for theirs, ours in (row[2:4], row[4:6]):
+            milliseconds, times = map(float, ours.rstrip("x)").split(" ("))
+            assert float(theirs) > 0 and milliseconds > 0
+            # Both are rounded to a tenth.
+            low, high = ((float(theirs) + d) / (milliseconds - d) for d in (-0.051, 0.051))
+            assert low - 0.051 <= times <= high + 0.051
+        assert 0 < float(row[6].rstrip(" |")) < 20
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

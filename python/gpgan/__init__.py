@@ -2,7 +2,8 @@
 
 ``gpgan.blend(source, target, mask)`` is the whole method; :class:`Blender` plans it once for many images of one size;
 ``gpgan.ops`` has its single operations, ``gpgan.reference`` the same in float64 NumPy, ``gpgan.nn`` the networks and
-their training.
+their training. :func:`seamless_clone` is OpenCV's call, ``gpgan.baselines`` has the methods to compare with,
+``gpgan.metrics`` what to measure by, ``gpgan.evaluation`` the comparison itself and ``gpgan.study`` one by people's eyes.
 """
 
 from __future__ import annotations
@@ -14,27 +15,34 @@ from types import ModuleType
 from gpgan import _core, ops
 from gpgan._arrays import max_pixels, set_max_pixels
 from gpgan._generator import Generator, generators, load_generator
+from gpgan._seamless_clone import CloneFlag, seamless_clone
 from gpgan.blender import Blender, blend, clear_cache
 
 __version__: str = _core.version()
 __all__ = [
     "Blender",
+    "CloneFlag",
     "Generator",
     "__version__",
+    "baselines",
     "blend",
     "clear_cache",
     "cmake_prefix",
+    "evaluation",
     "generators",
     "load_generator",
     "max_pixels",
+    "metrics",
     "nn",
     "ops",
     "reference",
+    "seamless_clone",
     "set_max_pixels",
+    "study",
 ]
 
-# Loaded when they are first asked for: SciPy and torch are slow to import.
-_LAZY = ("nn", "reference")
+# Loaded when they are first asked for: SciPy, torch and Flask are slow to import.
+_LAZY = ("baselines", "evaluation", "metrics", "nn", "reference", "study")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpgan import _arrays, _core, _cuda_device, _generator
+from gpgan import _arrays, _core, _cuda_device, _frames, _generator
 from gpgan._cuda_arrays import CudaArrays, describe, dtype_name
 
 __all__ = ["Blender", "blend", "clear_cache"]
@@ -183,33 +183,18 @@ class Blender:
         """Blend one image, or one batch of them; see :func:`blend`."""
         place = _cuda_device.place_for(self._device, target)
         arrays = _arrays_for(place, target)
-        src, tgt = arrays.image(source, "source"), arrays.image(target, "target")
-        if tgt.shape != self._shape or self._colors not in (None, tgt.colors):
+        given = _frames.unpack(arrays, source, target, mask, offset, out)
+        sources, targets, masks, result = given.sources, given.targets, given.masks, given.out
+        count, shape = len(targets), tuple(targets.shape[1:3])
+        if shape != self._shape or self._colors not in (None, given.colors):
             raise ValueError(
                 f"target: expected {self._shape[0]} x {self._shape[1]} pixels"
                 + (f" of {self._colors} colours" if self._colors else "")
-                + f" as planned, got {tgt.shape[0]} x {tgt.shape[1]} of {tgt.colors}"
+                + f" as planned, got {shape[0]} x {shape[1]} of {given.colors}"
             )
-        if src.colors != tgt.colors:
-            raise ValueError(f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}")
-        count = len(tgt.pixels)
-        masks = None if mask is None else arrays.mask(mask, batched=getattr(target, "ndim", 0) == 4)
-        if masks is None and not src.has_alpha:
-            raise ValueError("mask: expected a mask, as the source has no alpha channel, got None")
-        if masks is not None and tuple(masks.shape[1:]) != src.shape:
-            raise ValueError(f"mask: expected the source's size, {src.shape}, got {tuple(masks.shape[1:])}")
-        for argument, batch in (("source", src.pixels), ("mask", masks)):
-            if batch is not None and len(batch) not in (1, count):
-                raise ValueError(f"{argument}: expected a batch of 1 or {count} like the target's, got {len(batch)}")
-        low = None if lowres is None else _lowres(arrays, lowres, tgt.colors, count)
-        top_left = _offset(offset)
-        result = arrays.output(tgt, out)
-        sources, targets = src.pixels, tgt.pixels
-        if out is not None:
-            sources = arrays.apart(sources, result.pixels)
-            masks = None if masks is None else arrays.apart(masks, result.pixels)
-            low = None if low is None else arrays.apart(low, result.pixels)
-            targets = targets if arrays.are_same(targets, result.pixels) else arrays.apart(targets, result.pixels)
+        low = None if lowres is None else _lowres(arrays, lowres, given.colors, count)
+        if out is not None and low is not None:
+            low = arrays.apart(low, result.pixels)
 
         if self._caller == threading.get_ident():
             raise RuntimeError("generator: expected it not to call the Blender that is calling it")
@@ -217,8 +202,8 @@ class Blender:
             self._caller = threading.get_ident()
             try:
                 size = self._image_size if low is None else low.shape[1]
-                core = self._plan(_Plan(place, self._shape, 1 if place == "cpu" else count, tgt.colors, size))
-                inputs = (core, sources, targets, masks, top_left, low, result.pixels)
+                core = self._plan(_Plan(place, self._shape, 1 if place == "cpu" else count, given.colors, size))
+                inputs = (core, sources, targets, masks, given.offset, low, result.pixels)
                 if isinstance(arrays, CudaArrays):
                     self._blend_batch(arrays, *inputs)
                 else:
@@ -541,17 +526,6 @@ def _lowres(arrays: Any, value: Any, colors: int, count: int) -> Any:
     if len(picture.pixels) not in (1, count):
         raise ValueError(f"lowres: expected a batch of 1 or {count}, got {len(picture.pixels)}")
     return arrays.core_readable(picture.pixels)
-
-
-def _offset(offset: Any) -> tuple[int, int]:
-    try:
-        top, left = (operator.index(x) for x in offset)
-    except (TypeError, ValueError):
-        raise TypeError(f"offset: expected two integers (top, left), got {offset!r}") from None
-    limit = 1 << 40  # far beyond any image, and far from where sums would overflow
-    if not (-limit < top < limit and -limit < left < limit):
-        raise ValueError(f"offset: expected values within 2**40 pixels, got {offset!r}")
-    return top, left
 
 
 def _of_type(argument: str, value: Any, kind: type, otherwise: Any = None) -> Any:
