@@ -3,7 +3,8 @@
 ``gpgan.blend(source, target, mask)`` is the whole method; :class:`Blender` plans it once for many images of one size;
 ``gpgan.ops`` has its single operations, ``gpgan.reference`` the same in float64 NumPy, ``gpgan.nn`` the networks and
 their training. :func:`seamless_clone` is OpenCV's call, ``gpgan.baselines`` has the methods to compare with,
-``gpgan.metrics`` what to measure by, ``gpgan.evaluation`` the comparison itself and ``gpgan.study`` one by people's eyes.
+``gpgan.metrics`` what to measure by, ``gpgan.evaluation`` the comparison itself and ``gpgan.study`` the one by people's
+eyes.
 """
 
 from __future__ import annotations

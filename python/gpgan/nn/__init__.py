@@ -2,12 +2,14 @@
 
 Import what you need: ``gpgan.nn.model``, ``gpgan.nn.data``, ``gpgan.nn.config``, ``gpgan.nn.train``,
 ``gpgan.nn.export``. ``data`` and ``train`` need the extra ``gpgan[train]``, the others torch alone, ``config`` nothing.
+The realism score's network is in ``gpgan.nn.realism``, its training in ``gpgan.nn.realism_train``; what converts the
+published one is in ``gpgan.nn.caffe`` and needs ``gpgan[evaluate]``.
 """
 
 import importlib
 from types import ModuleType
 
-__all__ = ["config", "data", "export", "model", "train"]
+__all__ = ["caffe", "config", "data", "export", "model", "realism", "realism_train", "train"]
 
 
 def __getattr__(name: str) -> ModuleType:
