@@ -1,0 +1,515 @@
+"""The evaluation itself: items through methods into a folder that can be left at any moment and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gpgan
+from gpgan import _image_files
+from gpgan.evaluation import measures, table
+from gpgan.evaluation.items import Inputs, Item, find_items, read_item
+from gpgan.evaluation.methods import Method, as_methods, warm_up
+
+__all__ = ["Results", "evaluate"]
+
+#: Of what is in item.json; another number is another program's.
+FORMAT = 1
+
+#: A PNG file's last chunk.
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came out.
+
+    Attributes
+    ----------
+    run : Path
+        The folder, with ``report.html``, ``table.txt``, ``scores.csv``, ``scores.json`` and ``items/``.
+    items : list of dict
+        What each ``item.json`` holds of the methods that were asked for: name, title, files, error, and by label
+        seconds, scores and error.
+    summary : dict
+        By label: name, items (how many have a result), failed, and by metric mean, median and count.
+    metrics : list of str
+    notes : list of str
+        On how to read the numbers.
+    computed : int
+        Results that were computed now and not found in the folder.
+    """
+
+    run: Path
+    items: list[Record]
+    summary: dict[str, dict[str, Any]]
+    metrics: list[str]
+    notes: list[str]
+    computed: int = 0
+
+    @property
+    def failed(self) -> int:
+        """How many pairs of item and method have no result."""
+        return sum(row["failed"] for row in self.summary.values())
+
+    def table(self) -> str:
+        """The means as text: methods down, metrics across."""
+        return table.as_text(self.summary, self.metrics, len(self.items), self.notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``scores.json`` holds."""
+        return {
+            "format": FORMAT, "gpgan": gpgan.__version__, "metrics": self.metrics, "notes": self.notes,
+            "summary": self.summary, "items": self.items,
+        }  # fmt: skip
+
+
+def evaluate(
+    root: str | os.PathLike[str] | Sequence[Item],
+    run: str | os.PathLike[str],
+    *,
+    methods: Iterable[str | Method] | None = None,
+    masks: str | os.PathLike[str] | None = None,
+    pairs: int | None = None,
+    seed: int = 0,
+    realism: str | os.PathLike[str] | None = "default",
+    thumbnail: int = 480,
+    grid: int = 6,
+    redo: bool = False,
+    progress: bool = False,
+    note: Callable[[str], object] = lambda text: None,
+) -> Results:
+    """Blend items by several methods, measure the results and write a report.
+
+    Parameters
+    ----------
+    root : path-like or sequence of Item
+        A CSV file, a folder of items, or of frames of fixed cameras: see :func:`find_items`.
+    run : path-like
+        The folder to write, made where there is none. What an earlier call has left there for the same files, methods
+        and options is not computed again; results that are not asked for stay there.
+    methods : iterable of str or Method, optional
+        Texts as for :func:`parse_method`, or what :func:`method` gives. None: all that come with gpgan and whose
+        packages are installed.
+    masks, pairs, seed
+        See :func:`find_items`.
+    realism : {"default", None} or path-like
+        The weights of the :class:`gpgan.metrics.RealismScorer`; None: no realism score.
+    thumbnail : int, default 480
+        The longer side of the pictures in the report, in pixels. Those in ``items/`` have their full size.
+    grid : int, default 6
+        How many items the table of pictures at the report's beginning shows.
+    redo : bool
+        Compute everything again.
+    progress : bool
+        A progress bar on stderr.
+    note : callable, optional
+        Is told, in one line each, what the caller may want to know.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    ImportError
+        If the packages of ``gpgan[evaluate]`` are not installed.
+    ValueError
+        If an argument is wrong, no item is found, or another process is writing to the folder. A damaged image and a
+        method that fails are no such error: they are in the results.
+    """
+    from gpgan.evaluation import report
+
+    if not 32 <= thumbnail <= 4096:
+        raise ValueError(f"thumbnail: expected 32 to 4096 pixels, got {thumbnail}")
+    if grid < 0:
+        raise ValueError(f"grid: expected 0 or more, got {grid}")
+    chosen = as_methods(methods)
+    if isinstance(root, (str, os.PathLike)):
+        items = find_items(root, masks=masks, pairs=pairs, seed=seed, note=note)
+    else:
+        items = _checked(root)
+        if masks is not None or pairs is not None:
+            raise ValueError("masks, pairs: expected none beside items")
+    folder = _check_run(Path(run))
+    measure = measures.Measure(realism, note)
+    with _claimed(folder):
+        settings = {
+            "format": FORMAT, "gpgan": gpgan.__version__, "root": _text(root), "masks": masks and os.fspath(masks),
+            "pairs": pairs, "seed": seed, "items": [item.name for item in items],
+            "methods": [{"label": entry.label, **entry.identity()} for entry in chosen],
+            "metrics": measure.identity(),
+        }  # fmt: skip
+        _write(folder / "evaluation.json", json.dumps(settings, indent=1))
+        records, computed = [], 0
+        with _progress(len(items) * len(chosen), progress) as bar:
+            ready: set[str] = set()
+            for item in items:
+                one = _ItemRun(folder / "items" / item.name, item, chosen, measure, redo, ready)
+                records.append(one(bar))
+                computed += one.computed
+        others = len(_folders(folder / "items")) - len(items)
+        if others:
+            note(f"{others} more in {folder / 'items'} from other calls, which no table here counts")
+        summary = table.summarise(records, [(entry.label, entry.name) for entry in chosen])
+        metrics = table.metrics_of(summary)
+        notes = [*measure.notes(metrics), *table.notes(summary, metrics, records)]
+        results = Results(folder, records, summary, metrics, notes, computed)
+        _write(folder / "scores.json", json.dumps(results.to_dict(), indent=1, allow_nan=False))
+        _write(folder / "scores.csv", _as_csv(records, metrics))
+        _write(folder / "table.txt", results.table() + "\n")
+        report.write(results, thumbnail=thumbnail, grid=grid, title=_text(root), progress=progress)
+    return results
+
+
+class _ItemRun:
+    """One item through all methods; what its item.json says is done is not done again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        item: Item,
+        methods: Sequence[Method],
+        measure: measures.Measure,
+        redo: bool,
+        ready: set[str],
+    ) -> None:
+        self.folder, self.item, self.methods, self.measure = folder, item, methods, measure
+        self.redo, self.ready = redo, ready
+        self.computed = 0
+        self._inputs: Inputs | None = None
+
+    def __call__(self, bar: Any) -> Record:
+        record = self._record()
+        wanted = {entry.label: _digest(entry.identity()) for entry in self.methods}
+        todo = [entry for entry in self.methods if not self._is_done(record, entry, wanted[entry.label])]
+        bar.update(len(self.methods) - len(todo))
+        try:
+            if todo or record["error"] is not None or not self._has_pictures(record):
+                self._begin(record)
+            for entry in todo:
+                bar.set_postfix_str(f"{entry.label}, {self.item.name}"[:40])
+                self._compute(record, entry, wanted[entry.label])
+                self._save(record)
+                bar.update(1)
+            self._score(record)
+        except _BadItemError as error:
+            record["error"] = str(error)
+            self._save(record)
+            bar.update(len(todo))
+        return self._asked(record)
+
+    def _record(self) -> Record:
+        """What an earlier call has left of the same files, or a new one."""
+        files: dict[str, dict[str, str | None]]
+        reason: str | None = None
+        try:
+            files = {
+                role: {"path": os.fspath(path), "sha256": _file_digest(path)} for role, path in self.item.files.items()
+            }
+        except OSError as error:
+            files = {role: {"path": os.fspath(path), "sha256": None} for role, path in self.item.files.items()}
+            reason = f"cannot read {error.filename!r}: {error.strerror}"
+        identity = {
+            "files": {role: file["sha256"] for role, file in files.items()}, "offset": list(self.item.offset),
+            "square": self.item.square, "format": FORMAT,
+        }  # fmt: skip
+        fresh: Record = {
+            "format": FORMAT, "item": self.item.name, "title": self.item.title or self.item.name, "files": files,
+            "offset": list(self.item.offset), "square": self.item.square, "fingerprint": _digest(identity),
+            "size": None, "error": reason, "methods": {},
+        }  # fmt: skip
+        path = self.folder / "item.json"
+        try:
+            old = json.loads(path.read_bytes())
+            methods = {label: dict(entry) for label, entry in old["methods"].items()}
+            same = old["format"] == FORMAT and old["fingerprint"] == fresh["fingerprint"] and not self.redo
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            old, methods, same = {}, {}, False
+        if same and reason is None:
+            # Paths may have moved; what is known of the pictures has not.
+            return fresh | {"methods": methods, "size": old.get("size"), "error": old.get("error")}
+        for label in methods:  # results of other files under these names must not be taken for this item's
+            if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
+                (self.folder / f"{label}.png").unlink(missing_ok=True)
+        for stem in ("composite", "mask", "truth"):
+            (self.folder / f"{stem}.png").unlink(missing_ok=True)
+        return fresh
+
+    def _is_done(self, record: Record, entry: Method, fingerprint: str) -> bool:
+        said = record["methods"].get(entry.label)
+        return (
+            said is not None
+            and said.get("fingerprint") == fingerprint
+            and said.get("error") is None
+            and _is_whole(self.folder / f"{entry.label}.png")
+        )
+
+    def _has_pictures(self, record: Record) -> bool:
+        stems = ["composite", "mask", *(["truth"] if "truth" in record["files"] else [])]
+        return all(_is_whole(self.folder / f"{stem}.png") for stem in stems)
+
+    def inputs(self) -> Inputs:
+        if self._inputs is None:
+            try:
+                self._inputs = read_item(self.item)
+            except (OSError, TypeError, ValueError, MemoryError) as error:
+                raise _BadItemError(f"{error}" or type(error).__name__) from error
+        return self._inputs
+
+    def _begin(self, record: Record) -> None:
+        """The pictures that are no method's."""
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True)
+        for part in self.folder.glob(".*.part"):  # of a run that was killed
+            part.unlink(missing_ok=True)
+        record["error"] = None
+        inputs = self.inputs()
+        record["size"] = list(inputs.target.shape[:2])
+        if not self._has_pictures(record):
+            pictures = {"composite": inputs.composite, "mask": inputs.framed[2], "truth": inputs.truth}
+            for stem, pixels in pictures.items():
+                if pixels is not None:
+                    _write_picture(pixels, self.folder / f"{stem}.png")
+        self._save(record)
+
+    def _compute(self, record: Record, entry: Method, fingerprint: str) -> None:
+        self.computed += 1
+        path = self.folder / f"{entry.label}.png"
+        said: Record = {
+            "name": entry.name, "options": entry.identity()["options"], "version": entry.version,
+            "fingerprint": fingerprint, "file": path.name, "seconds": None, "scores": None, "measured": None,
+            "error": None,
+        }  # fmt: skip
+        path.unlink(missing_ok=True)
+        if entry.label not in self.ready:
+            with suppress(Exception):  # it will say so of the item itself
+                warm_up(entry)
+            self.ready.add(entry.label)
+        inputs = self.inputs()
+        start = time.perf_counter()
+        try:
+            result = entry(inputs)
+            said["seconds"] = round(time.perf_counter() - start, 6)
+            said["scores"], said["measured"] = self.measure(result, inputs), self.measure.fingerprint
+        except measures.MissingPackageError:
+            raise
+        except Exception as error:  # anybody's method may raise anything
+            said["error"], said["seconds"] = _reason(error), None
+        else:
+            _write_picture(result, path)
+        record["methods"][entry.label] = said
+
+    def _score(self, record: Record) -> None:
+        """Measure results of earlier calls anew where they were measured by other means."""
+        changed = False
+        for entry in self.methods:
+            said = record["methods"][entry.label]
+            if said["error"] is None and said.get("measured") != self.measure.fingerprint:
+                try:
+                    result = read_picture(self.folder / f"{entry.label}.png")
+                    said["scores"] = self.measure(result, self.inputs())
+                    said["measured"] = self.measure.fingerprint
+                except (measures.MissingPackageError, _BadItemError):
+                    raise
+                except Exception as error:
+                    said["scores"], said["error"] = None, _reason(error)
+                changed = True
+        if changed:
+            self._save(record)
+
+    def _save(self, record: Record) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "item.json", json.dumps(record, indent=1, allow_nan=False))
+
+    def _asked(self, record: Record) -> Record:
+        """The record with the methods that were asked for, in their order."""
+        failed = {"seconds": None, "scores": None, "file": None}
+        methods = {}
+        for entry in self.methods:
+            said = record["methods"].get(entry.label)
+            if record["error"] is not None or said is None:
+                said = {"name": entry.name, **failed, "error": record["error"] or "not computed"}
+            methods[entry.label] = said
+        return record | {"methods": methods}
+
+
+class _BadItemError(Exception):
+    """An item whose images cannot be read: no method can do anything with it."""
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def read_picture(path: Path) -> Any:
+    """A picture of a run's folder, uint8 (H, W, 3), or (H, W) of a mask.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or damaged.
+    """
+    import numpy as np
+
+    picture = _image_files.read(path, "result").picture
+    return np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+
+
+def _write_picture(pixels: Any, path: Path) -> None:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    _write(path, data.getvalue())
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a picture is there to its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:
+        return False
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """A file, whole or not at all if the process is killed.
+
+    There is no fsync, which would take longer than the blends: what a power cut may leave without its end is found by
+    :func:`_is_whole`, or is no JSON, and is computed again.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    data = content if isinstance(content, bytes) else content.encode(errors="replace")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _check_run(run: Path) -> Path:
+    """Refuse a folder that is something else's."""
+    shown = repr(os.fspath(run))
+    try:
+        names = {path.name for path in run.iterdir() if not path.name.startswith(".")} if run.exists() else set()
+    except OSError as error:
+        raise ValueError(f"run: expected a folder at {shown}: {error.strerror}") from None
+    begun = names == {"items"} and not any((run / "items").iterdir())
+    if names and "evaluation.json" not in names and not begun:
+        raise ValueError(f"run: expected a new or empty folder, or one of an evaluation, got {shown} with other files")
+    return run
+
+
+def _make(run: Path) -> None:
+    try:
+        (run / "items").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"run: cannot make the folder {os.fspath(run)!r}: {error.strerror}") from None
+
+
+@contextmanager
+def _claimed(run: Path) -> Iterator[None]:
+    """This process alone writes to the folder; a killed one's claim ends with it."""
+    import fcntl
+
+    _make(run)
+    try:
+        lock = (run / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(f"run: cannot write in {os.fspath(run)!r}: {error.strerror}") from None
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"run: another process is writing to {os.fspath(run)!r}") from None
+        for part in run.glob(".*.part"):
+            part.unlink(missing_ok=True)
+        yield
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()]
+
+
+def _checked(items: Sequence[Item]) -> list[Item]:
+    for item in items:
+        if not isinstance(item, Item):
+            raise TypeError(f"root: expected a path or items, got a sequence with {type(item).__name__}")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", item.name):
+            raise ValueError(f"root: expected an item's name of letters, digits, '.', '_' and '-', got {item.name!r}")
+    if not items or len({item.name.lower() for item in items}) != len(items):
+        raise ValueError("root: expected one item at least, and names that differ")
+    return list(items)
+
+
+def _as_csv(records: Sequence[Record], metrics: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["item", "source", "target", "mask", "method", *metrics, "error"])
+    for record in records:
+        files = [record["files"].get(role, {}).get("path", "") for role in ("source", "target", "mask")]
+        for label, said in record["methods"].items():
+            values = table.values(said)
+            numbers = [values.get(metric) for metric in metrics]
+            row = [record["item"], *files, label, *numbers, said["error"] or ""]
+            writer.writerow(["" if cell is None else _harmless(cell) for cell in row])
+    return text.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and cell else cell
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        shutil.copyfileobj(file, _Sink(digest.update), 1 << 20)
+    return digest.hexdigest()
+
+
+class _Sink:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self.write = write
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    lines = " ".join(str(error).split())[:500]
+    known = isinstance(error, (ValueError, TypeError)) and lines
+    return lines if known else f"{type(error).__name__}: {lines}".rstrip(": ")
+
+
+def _text(root: Any) -> str:
+    return os.fsencode(root).decode(errors="replace") if isinstance(root, (str, os.PathLike)) else f"{len(root)} items"
+
+
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("gpgan.evaluation needs tqdm: pip install 'gpgan[evaluate]'") from error
+    with tqdm(total=total, disable=not shown, file=sys.stderr, unit="blend", dynamic_ncols=True) as bar:
+        yield bar
