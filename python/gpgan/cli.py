@@ -1,4 +1,4 @@
-"""The command line: ``gpgan blend``, ``train``, ``export`` and ``info``.
+"""The command line: ``gpgan blend``, ``train``, ``export``, ``evaluate``, ``study``, ``convert-realism`` and ``info``.
 
 Bad input ends with exit code 2 and one line on stderr, never with a traceback.
 """
@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 import gpgan
-from gpgan import _core, _cuda_library, _image_files
+from gpgan import _core, _cuda_library, _evaluate_command, _image_files, _realism_command, _study_command
 
 _FOLDER = Path(__file__).parent
 _SAMPLE = tuple(_FOLDER / "samples" / name for name in ("source.jpg", "target.jpg", "mask.png"))
@@ -288,6 +288,13 @@ def export(
         typer.echo(json.dumps({"output": os.fspath(path), "bytes": size}))
     else:
         typer.echo(f"{_printable(path)}: {size} bytes")
+
+
+app.command(short_help="Compare methods on pictures.")(_evaluate_command.evaluate)
+app.command(short_help="Ask people which result looks most real.")(_study_command.study)
+app.command("convert-realism", short_help="Convert the published RealismCNN for the realism score.")(
+    _realism_command.convert_realism
+)
 
 
 @app.command()
