@@ -408,6 +408,7 @@ X, M = np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9), np.uint8)
         (lambda: metrics.regions(M - 0.5), ValueError, r"mask: expected floats in \[0, 1\], got -0.5 to -0.5"),
         (lambda: metrics.regions(M * np.nan), ValueError, r"mask: expected finite floats"),
         (lambda: metrics.mse(X * np.nan, X), ValueError, r"result: expected finite floats, got NaN or infinity"),
+        (lambda: metrics.mse(X + 255.0, X), ValueError, r"result: expected floats in \[0, 1\], got 255 to 255"),
         (lambda: metrics.mse(X, X + 255.0), ValueError, r"truth: expected floats in \[0, 1\], got 255 to 255"),
         (
             lambda: metrics.mse(torch.zeros(2, 3, 8, 9), X),

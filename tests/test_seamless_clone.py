@@ -440,6 +440,9 @@ def test_clone_tells_of_a_blend_that_does_not_fit():
             seamless_clone(src, dst, mask, p, 1, blend=blend)
     frozen = dst.copy()
     frozen.flags.writeable = False
+    expanded = np.lib.stride_tricks.as_strided(dst.copy(), strides=(0, *dst.strides[1:]))
+    with pytest.raises(ValueError, match=r"^blend: expected memory of its own for every pixel"):
+        seamless_clone(src, dst, mask, p, 1, blend=expanded)
     with pytest.raises(ValueError, match=r"^blend: expected a writable array, got a read-only one$"):
         seamless_clone(src, dst, mask, p, 1, blend=frozen)
     with pytest.raises(TypeError, match=r"^blend: expected a NumPy array or None, got list$"):

@@ -206,10 +206,7 @@ def output(target: Picture, out: Any) -> Picture:
     if given.kind != target.kind:
         raise TypeError(f"out: expected the target's type ({target.kind}), got {given.kind}")
     check_like_target(given.pixels, target.pixels)
-    if not given.pixels.flags.writeable:
-        raise ValueError("out: expected a writable array, got a read-only one")
-    if any(n > 1 and stride == 0 for n, stride in zip(given.pixels.shape, given.pixels.strides, strict=True)):
-        raise ValueError("out: expected memory of its own for every pixel, got an expanded array (a stride of 0)")
+    check_own_memory(given.pixels, "out")
     check_writable_tensor(out)
     return Picture(given.pixels, lambda _: out, given.kind)
 
@@ -232,6 +229,16 @@ def check_like_target(out: Any, target: Any) -> None:
             return f"{tuple(pixels.shape[1:])} {str(pixels.dtype).removeprefix('torch.')}"
 
         raise ValueError(f"out: expected the target's shape and dtype, {text(target)}, got {text(out)}")
+
+
+def check_own_memory(pixels: Pixels, argument: str) -> None:
+    """Can every value be written, and without changing another?"""
+    if not pixels.flags.writeable:
+        raise ValueError(f"{argument}: expected a writable array, got a read-only one")
+    if any(n > 1 and stride == 0 for n, stride in zip(pixels.shape, pixels.strides, strict=True)):
+        raise ValueError(
+            f"{argument}: expected memory of its own for every pixel, got an expanded array (a stride of 0)"
+        )
 
 
 def check_writable_tensor(out: Any) -> None:

@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 Method = Callable[[Array, Array, Array], Array]
 
 #: How far outside [0, 1] a float may lie before it is taken for a mistake; the core's kRangeSlack.
-_RANGE_SLACK = 1e-3
+RANGE_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def unpack(arrays: Any, source: Any, target: Any, mask: Any, offset: Any, out: A
     for argument, batch in (("source", src.pixels), ("mask", masks)):
         if batch is not None and len(batch) not in (1, count):
             raise ValueError(f"{argument}: expected a batch of 1 or {count} like the target's, got {len(batch)}")
-    top_left = _offset(offset)
+    top_left = read_offset(offset)
     result = arrays.output(tgt, out)
     sources, targets = src.pixels, tgt.pixels
     if out is not None:
@@ -172,7 +172,7 @@ def _as_float(pixels: _arrays.Pixels, argument: str, *, is_mask: bool = False) -
     """Pixels as float64 in [0, 1], checked; a mask's integers may be 0 and 1."""
     if pixels.dtype.kind == "f":
         # NaN fails the comparison too.
-        bad = ~((pixels >= -_RANGE_SLACK) & (pixels <= 1 + _RANGE_SLACK))
+        bad = ~((pixels >= -RANGE_SLACK) & (pixels <= 1 + RANGE_SLACK))
         if bad.any():
             at = tuple(np.argwhere(bad)[0])
             raise ValueError(
@@ -186,7 +186,14 @@ def _as_float(pixels: _arrays.Pixels, argument: str, *, is_mask: bool = False) -
     return scaled
 
 
-def _offset(offset: Any) -> tuple[int, int]:
+def read_offset(offset: Any) -> tuple[int, int]:
+    """(top, left), checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no pair of integers, or far beyond any image.
+    """
     try:
         top, left = (operator.index(x) for x in offset)
     except (TypeError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpgan import _arrays, _poisson, ops
+from gpgan import _arrays, _frames, _poisson, ops
 
 __all__ = ["CloneFlag", "seamless_clone"]
 
@@ -19,9 +19,6 @@ Region = npt.NDArray[np.bool_]
 
 #: So many times OpenCV erodes the mask by a 3 x 3 square.
 _EROSIONS = 3
-
-#: How far outside [0, 1] a float may lie before it is taken for a mistake; the core's kRangeSlack.
-_RANGE_SLACK = 1e-3
 
 
 class CloneFlag(enum.IntEnum):
@@ -129,7 +126,8 @@ def seamless_clone(src: Any, dst: Any, mask: Any, p: Any, flags: int, blend: Any
         np.copyto(blend, dst)
     if changed is not None:
         into = result[..., None] if result.ndim == 2 else result
-        np.copyto(into[window][..., :colors], _from_float(changed, result.dtype), where=inside[..., None])
+        changed = _frames.from_float(np.clip(changed, 0, 1), result.dtype)
+        np.copyto(into[window][..., :colors], changed, where=inside[..., None])
     return result
 
 
@@ -141,7 +139,8 @@ def _image(value: Any, argument: str) -> Pixels:
     if pixels.shape[2] == 2:
         raise ValueError(f"{argument}: expected 1, 3 or 4 channels, got shape {value.shape}")
     # NaN fails the comparison too.
-    if pixels.dtype.kind == "f" and not ((pixels >= -_RANGE_SLACK) & (pixels <= 1 + _RANGE_SLACK)).all():
+    slack = _frames.RANGE_SLACK
+    if pixels.dtype.kind == "f" and not ((pixels >= -slack) & (pixels <= 1 + slack)).all():
         raise ValueError(f"{argument}: expected finite floats in [0, 1], got {pixels.min():g} to {pixels.max():g}")
     return pixels
 
@@ -200,8 +199,7 @@ def _check_blend(blend: Any, dst: Pixels) -> None:
         raise ValueError(
             f"blend: expected the shape and dtype of dst, {dst.shape} {dst.dtype}, got {blend.shape} {blend.dtype}"
         )
-    if not blend.flags.writeable:
-        raise ValueError("blend: expected a writable array, got a read-only one")
+    _arrays.check_own_memory(blend, "blend")
 
 
 def _place(mask: Pixels, point: tuple[int, int], flag: CloneFlag) -> tuple[int, int]:
@@ -299,14 +297,3 @@ def _as_float(pixels: Pixels, colors: int) -> Floats:
     else:
         values = np.multiply(pixels, 1 / np.iinfo(pixels.dtype).max, dtype=dtype, order="C")
     return values
-
-
-def _from_float(values: Floats, dtype: np.dtype[Any]) -> Pixels:
-    """From [0, 1] and beyond to a dtype's range."""
-    full = 1 if dtype.kind == "f" else np.iinfo(dtype).max
-    scaled = values * full
-    scaled.clip(0, full, out=scaled)
-    if dtype.kind != "f":
-        np.rint(scaled, out=scaled)
-    result: Pixels = scaled.astype(dtype)
-    return result

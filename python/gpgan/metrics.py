@@ -3,7 +3,8 @@
 Every function takes the kinds of images that :func:`gpgan.blend` takes, one at a time: NumPy arrays (H, W), (H, W, 3)
 or (H, W, 4) of uint8, uint16 or floats in [0, 1], PIL images, torch CPU tensors (C, H, W). They need not be of one kind
 or dtype: each is read on the scale of its own dtype, so that 255 of uint8 and 1.0 are the same white. Alpha channels of
-results, truths and targets are left out. A result in floats may leave [0, 1], as solvers that do not clip do.
+results, truths and targets are left out. A result in floats may leave [0, 1] by up to 4, as solvers that do
+not clip do.
 
 Where a mask is asked for, a pixel is *inside* if the mask is above a half there. The field's measures are defined on
 drawn masks of 0 and 1, and its programs turn soft ones into such by the same threshold.
@@ -76,6 +77,8 @@ _BAND_SIGMA = 3
 _BAND_RADIUS = 4 * _BAND_SIGMA
 #: Side of the window that :func:`ssim` moves over the image, in pixels: scikit-image's default.
 _SSIM_WINDOW = 7
+#: How far outside [0, 1] a result may lie: solvers that do not clip overshoot, but not by as much as another scale.
+_OVERSHOOT = 4.0
 #: Values that are turned to floats at a time: no more memory than the caller's images took.
 _BLOCK = 1 << 20
 
@@ -387,7 +390,7 @@ def _scene(source: Any, target: Any, mask: Any, offset: tuple[int, int]) -> _Sce
     if src.has_alpha:
         m, known = m * _unit(pixels[..., -1]), pixels[..., -1] > 0
     colors = pixels[..., : src.colors]
-    at, shape = _frames._offset(offset), tgt.shape
+    at, shape = _frames.read_offset(offset), tgt.shape
     if at == (0, 0) and src.shape == shape:
         return _Scene(colors, scene_target, m, known)
     place = _frames.place
@@ -403,14 +406,14 @@ def _image(value: Any, argument: str) -> _arrays.Picture:
     return picture
 
 
-def _check_range(pixels: Pixels, argument: str, *, unit: bool = True) -> None:
-    """Floats must be finite, and with `unit` in [0, 1]: 0 to 255 in floats would be measured on a wrong scale."""
+def _check_range(pixels: Pixels, argument: str, *, leeway: float = _frames.RANGE_SLACK) -> None:
+    """Floats must be finite, and in [0, 1] or nearly: 0 to 255 in floats would be measured on a wrong scale."""
     if pixels.dtype.kind != "f":
         return
     low, high = float(pixels.min()), float(pixels.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{argument}: expected finite floats, got NaN or infinity")
-    if unit and not (low >= -_frames._RANGE_SLACK and high <= 1 + _frames._RANGE_SLACK):
+    if not (low >= -leeway and high <= 1 + leeway):
         raise ValueError(f"{argument}: expected floats in [0, 1], got {low:g} to {high:g}")
 
 
@@ -429,7 +432,7 @@ def _result(result: Any, like: Pixels, whose: str = "the target's") -> Pixels:
     if picture.colors != like.shape[2]:
         raise ValueError(f"result: expected {whose} {like.shape[2]} colour channel(s), got {picture.colors}")
     pixels = picture.pixels[0, ..., : picture.colors]
-    _check_range(pixels, "result", unit=False)
+    _check_range(pixels, "result", leeway=_OVERSHOOT)
     return pixels
 
 
