@@ -26,8 +26,7 @@ def convert_realism(
 ) -> None:
     """Write the weights of the RealismCNN of Zhu et al. 2015 as a file for the realism score.
 
-    MODEL is what its authors published for Caffe. The file is for `gpgan.metrics.RealismScorer`. Needs what
-    `pip install 'gpgan[evaluate]'` brings.
+    MODEL is what its authors published for Caffe. The file is for `gpgan.metrics.RealismScorer`.
     """
     from gpgan.nn import caffe
 

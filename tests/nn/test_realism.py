@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import struct
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import draw_image
 from numpy.typing import NDArray
 from PIL import Image
-from tests.conftest import draw_image
 from torch.nn import functional as nnf
 
+from gpgan.evaluation import draw_pairs, read_item
 from gpgan.nn import caffe, realism, realism_train
 from gpgan.nn.realism import RealismCNN, RealismScorer, SmallRealism, build, read_weights, write_weights
 from gpgan.nn.realism_train import TrainConfig
@@ -193,13 +195,36 @@ def test_scorer_refuses_other_arguments(tmp_path: Path) -> None:
 
 
 def test_scorer_computes_where_it_is_told(picture: NDArray[np.float64]) -> None:
-    assert RealismScorer(device="cpu")(picture) == RealismScorer()(picture)
+    scorer = RealismScorer(device="meta")  # where tensors have shapes, and no numbers to read
+    assert scorer._squares(picture).is_meta
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        scorer(picture)
+
+
+def test_scorer_keeps_a_small_network_to_one_thread(
+    scorer: RealismScorer, picture: NDArray[np.float64], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for one in (scorer, RealismScorer(tiny_file(tmp_path / "w"))):
+            score = one.network.score
+            monkeypatch.setattr(
+                one.network, "score", lambda x, score=score: seen.append(torch.get_num_threads()) or score(x)
+            )
+            one(picture)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_scorer_follows_a_tensor_to_its_device(scorer: RealismScorer, picture: NDArray[np.float64]) -> None:
     planes = torch.from_numpy(np.rint(picture.transpose(2, 0, 1) * 255).astype(np.uint8))
     assert scorer(planes.cuda()) == pytest.approx(scorer(planes), abs=1e-2)
+    assert RealismScorer(device="cuda")(planes) == pytest.approx(scorer(planes), abs=1e-2)
 
 
 # --- Weights files ------------------------------------------------------------------------------------------
@@ -311,24 +336,28 @@ def test_weights_file_that_does_not_fit_is_refused(case: str, tmp_path: Path) ->
         read_weights(path)
 
 
-def test_weights_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
-    good = tiny_file(tmp_path / "good").read_bytes()
-    contents = {
-        "empty": b"", "garbage": os.urandom(500), "a huge header": struct.pack("<Q", 1 << 62) + good,
-        "no JSON": struct.pack("<Q", 4) + b"nope", "a list": struct.pack("<Q", 2) + b"[]",
-        "deep": struct.pack("<Q", 200_000) + b"[" * 200_000, "zip": b"PK\x03\x04" + good,
-    }  # fmt: skip
-    for name, content in contents.items():
-        path = tmp_path / "bad"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="is no weights file: expected one written by"):
-            read_weights(path)
-        assert name
-    path.write_bytes(good[:-4])
+FOREIGN = {
+    "empty": b"", "noise": np.random.default_rng(0).bytes(500), "a huge header": struct.pack("<Q", 1 << 62) + b"{}",
+    "no JSON": struct.pack("<Q", 4) + b"nope", "a list": struct.pack("<Q", 2) + b"[]",
+    "deep": struct.pack("<Q", 200_000) + b"[" * 200_000, "zip": b"PK\x03\x04" + bytes(300),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_weights_file_of_another_format_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no weights file: expected one written by"):
+        read_weights(path)
+
+
+def test_weights_file_that_is_cut_or_too_large_is_refused(tmp_path: Path) -> None:
+    path = tiny_file(tmp_path / "w")
+    with pytest.raises(ValueError, match=r"has \d+ bytes, over max_bytes = 100"):
+        RealismScorer(path, max_bytes=100)
+    path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"expected 8 bytes of 'fc8.bias' within \d+, got"):
         read_weights(path)
-    with pytest.raises(ValueError, match=r"has \d+ bytes, over max_bytes = 100"):
-        RealismScorer(tmp_path / "good", max_bytes=100)
 
 
 def test_weights_file_with_nan_is_refused(tmp_path: Path) -> None:
@@ -358,7 +387,7 @@ def field(number: int, payload: bytes | int) -> bytes:
     return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
-def blob(array: NDArray[Any], *, legacy: bool = False, double: bool = False, packed: bool = True) -> bytes:
+def blob(array: NDArray[Any], *, legacy: bool = False, double: bool = False, loose: bool = False) -> bytes:
     shape = array.shape
     if legacy:
         said = b"".join(field(k + 1, n) for k, n in enumerate((1,) * (4 - len(shape)) + shape))
@@ -366,8 +395,10 @@ def blob(array: NDArray[Any], *, legacy: bool = False, double: bool = False, pac
         said = field(7, field(1, b"".join(map(varint, shape))))
     if double:
         return said + field(8, array.astype("<f8").tobytes())
-    if not packed:
-        return said + b"".join(varint(5 << 3 | 5) + struct.pack("<f", x) for x in array.ravel())
+    if loose:  # the dimensions one by one, and the numbers in two parts
+        said = field(7, b"".join(field(1, n) for n in shape))
+        numbers = array.astype("<f4").tobytes()
+        return field(5, numbers[:4]) + said + field(5, numbers[4:])
     return said + field(5, array.astype("<f4").tobytes())
 
 
@@ -416,7 +447,7 @@ def by_hand(weights: dict[str, NDArray[np.float32]], image: NDArray[np.float32])
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"v1": True, "legacy": True}, {"matrices": False}, {"double": True}, {"legacy": True}, {"packed": False}],
+    [{}, {"v1": True, "legacy": True}, {"matrices": False}, {"double": True}, {"legacy": True}, {"loose": True}],
     ids=lambda how: " ".join(how) or "plain",
 )
 def test_converted_model_scores_as_by_hand(how: dict[str, bool], tmp_path: Path) -> None:
@@ -478,9 +509,10 @@ def test_convert_refuses_damaged_models(tmp_path: Path) -> None:
     said = field(7, field(1, b"".join(map(varint, shape))))
     few = np.zeros(5, "<f4").tobytes()
     for body, message in (
-        (said + field(5, few), r"expected 27 numbers, got 5"),
-        (said, r"expected 27 numbers, got 0"),
-        (said + field(5, few * 4000), r"expected 27 numbers, got \d+ bytes"),
+        (said + field(5, few), r"expected 27 numbers of float32, got 20 bytes"),
+        (said, r"expected 27 numbers of float32, got 0 bytes"),
+        (said + field(5, bytes(107)) + field(5, b"1"), r"expected 27 numbers of float32, got 108 bytes"),
+        (said + field(8, few * 4000), r"expected 27 numbers of float64, got 80000 bytes"),
         (field(7, field(1, varint(1 << 60) * 2)) + field(5, few), r"expected shape \[1, 3, 3, 3\], got \["),
         (field(7, field(1, varint(-1) * 4)), r"expected shape"),
         (blob(np.full(shape, np.inf)), r"expected finite numbers, got NaN or infinity"),
@@ -495,12 +527,71 @@ def test_convert_keeps_to_its_limits(tmp_path: Path) -> None:
     good = caffemodel(random_weights("realism-cnn", TINY))
     with pytest.raises(ValueError, match=rf"has {len(good)} bytes, over max_bytes = 1000"):
         converted(tmp_path, good, max_bytes=1000)
-    with pytest.raises(ValueError, match="expected at most 1000 layers, got 50000"):
-        converted(tmp_path, field(100, b"") * 50_000)
+    for unknown in (field(100, b""), field(3, 1), varint(3 << 3 | 5) + b"1234", varint(3 << 3 | 1) + b"12345678"):
+        with pytest.raises(ValueError, match=r"bad.caffemodel': expected at most 1000 fields, got more"):
+            converted(tmp_path, unknown * 50_000)
+        with pytest.raises(ValueError, match="layer 1: expected at most 1000 fields, got more"):
+            converted(tmp_path, layer("conv1_1", []) + field(100, unknown * 1001))
     with pytest.raises(FileNotFoundError, match="model: no file at"):
         caffe.convert(tmp_path / "none", tmp_path / "out")
     with pytest.raises(ValueError, match="output: expected a file in an existing folder"):
         caffe.convert(tmp_path / "bad.caffemodel", tmp_path / "no" / "out")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        layer("fc6", [field(7, field(1, b"\1" * 4_000_000)), b""]),
+        layer("fc6", [b"\x08\1" * 2_000_000, b""]),
+        layer("fc6", [field(7, b"\x08\1" * 2_000_000), b""]),
+        layer("fc6", [b""] * 2_000_000),
+        field(100, b"") * 2_000_000,
+        field(3, 1) * 2_000_000,
+        field(100, field(1, b"n" * 4_000_000) + field(7, b"")),
+    ],
+    ids=["packed shape", "old shape", "shape", "blobs", "layers", "unknown", "name"],
+)
+def test_convert_takes_no_more_memory_than_the_file(content: bytes, tmp_path: Path) -> None:
+    model = tmp_path / "bad.caffemodel"
+    model.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"bad\.caffemodel.*: expected (at most|the layers)"):
+            caffe.read_caffemodel(model, {"fc6": {"weight": (1 << 30,), "bias": (1 << 15,)}})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(content) + (1 << 20)
+
+
+def test_convert_says_what_there_is_no_memory_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = caffemodel(random_weights("realism-cnn", TINY))
+
+    def exhausted(*arguments: Any, **options: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "concatenate", exhausted)
+    with pytest.raises(ValueError, match=rf"bad.caffemodel' has {len(content)} bytes, more than there is memory for"):
+        converted(tmp_path, content)
+
+
+def test_convert_gives_numbers_or_says_what_is_wrong(tmp_path: Path) -> None:
+    """A model of one layer with bytes changed at random."""
+    expected = {"fc6": {"weight": (2, 3), "bias": (2,)}}
+    good = np.frombuffer(layer("fc6", [blob(np.ones((2, 3))), blob(np.ones(2))]), np.uint8)
+    model, rng, refused = tmp_path / "m.caffemodel", np.random.default_rng(0), 0
+    for _ in range(1000):
+        content = good.copy()
+        content[rng.integers(len(good), size=rng.integers(1, 4))] = rng.integers(256)
+        model.write_bytes(content.tobytes())
+        try:
+            given = caffe.read_caffemodel(model, expected)
+        except ValueError as error:
+            assert "m.caffemodel" in str(error)
+            refused += 1
+        else:
+            assert {key: value.shape for key, value in given.items()} == {"fc6.weight": (2, 3), "fc6.bias": (2,)}
+    assert 200 < refused < 1000
 
 
 def test_convert_realism_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -633,17 +724,24 @@ def test_training_gives_weights_that_score(photos: Path, tmp_path: Path) -> None
     scorer = RealismScorer(output)
     assert json.loads(scorer.metadata["config"])["steps"] == 3
     assert np.isfinite(scorer(draw_image(np.random.default_rng(0), 30, 30)))
-    fresh = SmallRealism().state_dict()
-    assert scorer.network.state_dict().keys() == fresh.keys()
+    torch.manual_seed(QUICK.seed)
+    trained, fresh = scorer.network.state_dict(), SmallRealism().state_dict()
+    assert [key for key in fresh if torch.equal(trained[key], fresh[key].half().float())] == []
 
 
 def test_rank_compares_with_copy_and_paste(photos: Path, scorer: RealismScorer) -> None:
     folders = photos / "aligned" / "train" / "chamonix", photos / "masks" / "chamonix"
     given = realism_train.rank(scorer, *folders, pairs=4)
-    assert given["copy-paste"]["above"] == 0
-    assert given["copy-paste"]["p"] == 1
-    assert {"gpgan", "no generator", "truth"} < given.keys()
+    assert given["copy_paste"]["above"] == 0
+    assert given["copy_paste"]["p"] == 1
+    assert {"gpgan", "gpgan-no-generator", "truth"} < given.keys()
     assert all(0 <= row["above"] <= 1 and 0 < row["p"] <= 1 for row in given.values())
+    items = [read_item(item) for item in draw_pairs(folders[0], masks=folders[1], pairs=4)]
+    assert given["truth"]["mean"] == pytest.approx(np.mean([scorer(item.target) for item in items]))
+    pasted = [np.where(item.framed[2][..., None] > 0, item.source, item.target) for item in items]
+    assert given["copy_paste"]["mean"] == pytest.approx(np.mean([scorer(image) for image in pasted]))
+    with pytest.raises(ValueError, match="masks: no folder"):
+        realism_train.rank(scorer, folders[0], photos / "none")
     paste = np.array([1.0, 2, 3, 4, 5, 6])
     assert realism_train._ranked(paste + 1, paste) == {"mean": 4.5, "above": 1.0, "p": 2 / 64}
     assert realism_train._ranked(paste, paste)["p"] == 1
@@ -651,8 +749,6 @@ def test_rank_compares_with_copy_and_paste(photos: Path, scorer: RealismScorer) 
 
 @pytest.mark.usefixtures("_small_pictures")
 def test_training_continues_where_it_stopped(photos: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     kwargs: dict[str, Any] = {"report": lambda line: None}
     straight = tmp_path / "a"
     realism_train.train(photos, straight, config=QUICK, **kwargs)
@@ -667,8 +763,8 @@ def test_training_continues_where_it_stopped(photos: Path, tmp_path: Path) -> No
         realism_train.train(photos, tmp_path / "b", config=replace(QUICK, seed=1), checkpoint=tmp_path / "c", **kwargs)
 
 
-def test_backbone_is_folded_into_the_convolutions(tmp_path: Path) -> None:
-    """Its first two blocks, evaluated with batch normalisation as it stands."""
+def random_backbone() -> dict[str, torch.Tensor]:
+    """A state dict with the names that EfficientNet-Lite0's has."""
     torch.manual_seed(0)
     state: dict[str, torch.Tensor] = {}
 
@@ -686,6 +782,25 @@ def test_backbone_is_folded_into_the_convolutions(tmp_path: Path) -> None:
         add(f"_blocks.{k}._depthwise_conv", f"_blocks.{k}._bn1", (middle, 1, kernel, kernel))
         add(f"_blocks.{k}._project_conv", f"_blocks.{k}._bn2", (out, middle, 1, 1))
         into = out
+    return state
+
+
+@pytest.mark.usefixtures("_small_pictures")
+def test_training_leaves_frozen_blocks_alone(photos: Path, tmp_path: Path) -> None:
+    backbone, output = tmp_path / "lite0.pth", tmp_path / "w"
+    torch.save(random_backbone(), backbone)
+    config = replace(QUICK, steps=2, frozen=3)
+    realism_train.train(photos, output, config=config, backbone=backbone, report=lambda line: None)
+    before = SmallRealism()
+    realism_train.load_backbone(before, backbone)
+    trained = read_weights(output)[0].state_dict()
+    same = {key for key, value in before.state_dict().items() if torch.equal(trained[key], value.half().float())}
+    assert same == {key for key in trained if key.startswith(("stem.", "blocks.0.", "blocks.1.", "blocks.2."))}
+
+
+def test_backbone_is_folded_into_the_convolutions(tmp_path: Path) -> None:
+    """Its first two blocks, evaluated with batch normalisation as it stands."""
+    state = random_backbone()
     torch.save(state, tmp_path / "lite0.pth")
     network = SmallRealism().eval()
     realism_train.load_backbone(network, tmp_path / "lite0.pth")

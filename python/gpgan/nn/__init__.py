@@ -3,7 +3,7 @@
 Import what you need: ``gpgan.nn.model``, ``gpgan.nn.data``, ``gpgan.nn.config``, ``gpgan.nn.train``,
 ``gpgan.nn.export``. ``data`` and ``train`` need the extra ``gpgan[train]``, the others torch alone, ``config`` nothing.
 The realism score's network is in ``gpgan.nn.realism``, its training in ``gpgan.nn.realism_train``; what converts the
-published one is in ``gpgan.nn.caffe`` and needs ``gpgan[evaluate]``.
+published one is in ``gpgan.nn.caffe``.
 """
 
 import importlib

@@ -1,7 +1,8 @@
 """From a Caffe model of the RealismCNN to a weights file of this package.
 
-A ``.caffemodel`` is a protocol buffer, the message NetParameter of Caffe's ``caffe.proto``. Only the fields that hold
-names, shapes and numbers are declared here; all others are skipped as they are read.
+A ``.caffemodel`` is a protocol buffer, the message NetParameter of Caffe's ``caffe.proto``. It is read here without any
+library: a field is found by its number, what is not needed is skipped, and nothing is copied before its size was
+compared with what the network needs. So a file can cost no more memory than its own size and the weights'.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +22,17 @@ __all__ = ["convert", "read_caffemodel"]
 #: What a model is read for at most. The published one takes about 540 MB.
 MAX_BYTES = 1 << 30
 
-_MAX_LAYERS = 1000
+#: Of one message, the net itself included; numbers are packed, so that a blob has five or so.
+_MAX_FIELDS = 1000
 
-# Numbers of caffe.proto: message, field, number, type, repeated? Layers and blobs stay bytes until their turn comes, so
-# that no more than one blob is unpacked at a time, and only once its size was found to fit.
-_SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
-    "NetParameter": (("layers", 2, "bytes", True), ("layer", 100, "bytes", True)),
-    "LayerParameter": (("name", 1, "bytes", False), ("blobs", 7, "bytes", True)),
-    "V1LayerParameter": (("name", 4, "bytes", False), ("blobs", 6, "bytes", True)),
-    "BlobShape": (("dim", 1, "int64", True),),
-    "BlobProto": (
-        ("num", 1, "int32", False), ("channels", 2, "int32", False), ("height", 3, "int32", False),
-        ("width", 4, "int32", False), ("data", 5, "float", True), ("shape", 7, "BlobShape", False),
-        ("double_data", 8, "double", True),
-    ),
-}  # fmt: skip
+#: Four dimensions of ten bytes, the longest that a varint can be, and their tags come to less.
+_MAX_SHAPE_BYTES = 64
+
+# Numbers of fields in caffe.proto. Both formats of a layer: its field in NetParameter, then those of name and blobs.
+_LAYERS = ((100, 1, 7), (2, 4, 6))
+_OLD_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
+_DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
+_DIM = 1
 
 
 def convert(
@@ -72,12 +67,10 @@ def convert(
     ------
     FileNotFoundError
         If there is no such model.
-    ImportError
-        Without protobuf.
     OSError
         If the file cannot be written.
     ValueError
-        If the model is damaged, over `max_bytes`, or no RealismCNN of this width.
+        If the model is damaged, over `max_bytes` or what memory there is, or no RealismCNN of this width.
     """
     if Path(output).is_dir() or not Path(output).absolute().parent.is_dir():
         raise ValueError(f"output: expected a file in an existing folder, got {os.fspath(output)!r}")
@@ -118,29 +111,20 @@ def read_caffemodel(
 
     Raises
     ------
-    FileNotFoundError, ImportError, ValueError
+    FileNotFoundError, ValueError
         As :func:`convert`.
     """
-    messages = _messages()
     name = os.fspath(model)
     if not Path(name).is_file():
         raise FileNotFoundError(f"model: no file at {name!r}")
     size = Path(name).stat().st_size
     if size > max_bytes:
         raise ValueError(f"model: {name!r} has {size} bytes, over max_bytes = {max_bytes}")
-    found: dict[str, NDArray[np.float32]] = {}
-    for said, blobs in _layers(messages, Path(name).read_bytes(), name):
-        layer = "fc8" if said.startswith("fc8") else said
-        if layer not in expected:
-            raise ValueError(f"model: {name!r}: expected the layers {', '.join(expected)}, got {said[:80]!r} too")
-        if f"{layer}.weight" in found:
-            raise ValueError(f"model: {name!r}: expected one layer {layer}, got {said[:80]!r} too")
-        if len(blobs) != len(expected[layer]):
-            raise ValueError(
-                f"model: {name!r}: expected layer {layer} with {' and '.join(expected[layer])}, got {len(blobs)} blobs"
-            )
-        for (kind, shape), blob in zip(expected[layer].items(), blobs, strict=True):
-            found[f"{layer}.{kind}"] = _numbers(messages, blob, shape, f"model: {name!r}: {kind} of layer {layer}")
+    try:
+        with Path(name).open("rb") as file:
+            found = _found(memoryview(file.read(size)), expected, f"model: {name!r}")
+    except MemoryError:
+        raise ValueError(f"model: {name!r} has {size} bytes, more than there is memory for") from None
     keys = [f"{layer}.{kind}" for layer, kinds in expected.items() for kind in kinds]
     missing = [key.rpartition(".")[0] for key in keys if key not in found]
     if missing:
@@ -148,23 +132,40 @@ def read_caffemodel(
     return {key: found[key] for key in keys}
 
 
-def _layers(messages: Mapping[str, Any], content: bytes, name: str) -> Iterator[tuple[str, Any]]:
+def _found(
+    content: memoryview, expected: Mapping[str, Mapping[str, tuple[int, ...]]], what: str
+) -> dict[str, NDArray[np.float32]]:
+    """The arrays of the layers that are there, in the file's order."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for said, blobs in _layers(content, what):
+        layer = "fc8" if said.startswith("fc8") else said
+        if layer not in expected:
+            raise ValueError(f"{what}: expected the layers {', '.join(expected)}, got {said[:80]!r} too")
+        if f"{layer}.weight" in found:
+            raise ValueError(f"{what}: expected one layer {layer}, got {said[:80]!r} too")
+        if len(blobs) != len(expected[layer]):
+            raise ValueError(
+                f"{what}: expected layer {layer} with {' and '.join(expected[layer])}, got {len(blobs)} blobs"
+            )
+        for (kind, shape), blob in zip(expected[layer].items(), blobs, strict=True):
+            found[f"{layer}.{kind}"] = _numbers(blob, shape, f"{what}: {kind} of layer {layer}")
+    return found
+
+
+def _layers(content: memoryview, what: str) -> Iterator[tuple[str, list[memoryview]]]:
     """Name and serialized blobs of each layer that has any."""
-    net = _parsed(messages["NetParameter"], content, f"model: {name!r}")
-    del content
-    count = len(net.layer) + len(net.layers)
-    if count == 0:
-        raise ValueError(f"model: {name!r} is no Caffe model: expected layers, got none")
-    if count > _MAX_LAYERS:
-        raise ValueError(f"model: {name!r}: expected at most {_MAX_LAYERS} layers, got {count}")
-    for kind, layers in (("LayerParameter", net.layer), ("V1LayerParameter", net.layers)):
-        for k, serialized in enumerate(layers):
-            layer = _parsed(messages[kind], serialized, f"model: {name!r}: layer {k}")
-            if layer.blobs:
-                yield layer.name.decode(errors="replace"), layer.blobs
+    net = _Message(content, what)
+    if not any(net.parts.get(number) for number, _, _ in _LAYERS):
+        raise ValueError(f"{what} is no Caffe model: expected layers, got none")
+    for number, name, blobs in _LAYERS:
+        for k, serialized in enumerate(net.parts.get(number, [])):
+            layer = _Message(serialized, f"{what}: layer {k}")
+            if blobs in layer.parts:
+                said = bytes(layer.parts.get(name, [memoryview(b"")])[-1][:200])
+                yield said.decode(errors="replace"), layer.parts[blobs]
 
 
-def _numbers(messages: Mapping[str, Any], serialized: bytes, shape: tuple[int, ...], what: str) -> NDArray[np.float32]:
+def _numbers(serialized: memoryview, shape: tuple[int, ...], what: str) -> NDArray[np.float32]:
     """A blob as an array of this shape.
 
     Raises
@@ -173,59 +174,97 @@ def _numbers(messages: Mapping[str, Any], serialized: bytes, shape: tuple[int, .
         If its own shape is another one, its numbers are more or fewer, or not finite.
     """
     count = math.prod(shape)
-    # Data and gradient, each as floats and as doubles with a tag of their own, come to 28 bytes a number.
-    if len(serialized) > 32 * count + 4096:
-        raise ValueError(f"{what}: expected {count} numbers, got {len(serialized)} bytes")
-    blob = _parsed(messages["BlobProto"], serialized, what)
-    old = (blob.num, blob.channels, blob.height, blob.width)
-    said = tuple(blob.shape.dim) if blob.HasField("shape") else old
+    blob = _Message(serialized, what)
+    said = _shape(blob, what)
     # As a convolution, or as the matrix of a fully connected layer; Caffe pads old shapes with ones in front.
     matrix = (shape[0], math.prod(shape[1:]))
     if _without_ones(said) not in (_without_ones(shape), _without_ones(matrix)):
         raise ValueError(f"{what}: expected shape {list(shape)}, got {str(list(said))[:80]}")
-    data = blob.double_data if len(blob.double_data) else blob.data
-    if len(data) != count:
-        raise ValueError(f"{what}: expected {count} numbers, got {len(data)}")
+    is_double = _DOUBLE_DATA in blob.parts
+    dtype = np.dtype("<f8" if is_double else "<f4")
+    parts = blob.parts.get(_DOUBLE_DATA if is_double else _DATA, [])
+    length = sum(map(len, parts))
+    if length != count * dtype.itemsize or any(len(part) % dtype.itemsize for part in parts):
+        raise ValueError(f"{what}: expected {count} numbers of {dtype.name}, got {length} bytes")
     with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, which is refused below
-        numbers = np.fromiter(data, np.float64 if len(blob.double_data) else np.float32, count).astype(np.float32)
+        numbers = np.concatenate([np.frombuffer(part, dtype) for part in parts], dtype=np.float32, casting="same_kind")
     if not np.isfinite(numbers).all():
         raise ValueError(f"{what}: expected finite numbers, got NaN or infinity")
     return numbers.reshape(shape)
+
+
+def _shape(blob: _Message, what: str) -> tuple[int, ...]:
+    """What a blob says of its shape."""
+    if _SHAPE not in blob.parts:
+        return tuple(blob.numbers.get(number, [0])[-1] for number in _OLD_SHAPE)
+    serialized = blob.parts[_SHAPE][-1]
+    if len(serialized) > _MAX_SHAPE_BYTES:
+        raise ValueError(f"{what}: expected at most {_MAX_SHAPE_BYTES} bytes for its shape, got {len(serialized)}")
+    shape = _Message(serialized, what)
+    dims = shape.numbers.get(_DIM, [])  # so without packing
+    for packed in shape.parts.get(_DIM, []):
+        at = 0
+        while at < len(packed):
+            dim, at = _varint(packed, at, what)
+            dims.append(dim)
+    return tuple(dims)
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _parsed(message: Any, serialized: bytes, what: str) -> Any:
-    from google.protobuf.message import DecodeError
+class _Message:
+    """The fields of a protocol buffer by their numbers, none copied and none looked into.
 
-    try:
-        return message.FromString(serialized)
-    except (DecodeError, UnicodeDecodeError):
-        raise ValueError(f"{what} is damaged, or no Caffe model at all") from None
+    Attributes
+    ----------
+    numbers : dict of int to list of int
+        Those that are varints.
+    parts : dict of int to list of memoryview
+        Those with a length: texts, messages, packed numbers.
+
+    Raises
+    ------
+    ValueError
+        If it is none, ends within a field or has more than 1000.
+    """
+
+    def __init__(self, content: memoryview, what: str) -> None:
+        self.numbers: dict[int, list[int]] = {}
+        self.parts: dict[int, list[memoryview]] = {}
+        at = count = 0
+        while at < len(content):
+            count += 1
+            if count > _MAX_FIELDS:
+                raise ValueError(f"{what}: expected at most {_MAX_FIELDS} fields, got more")
+            tag, at = _varint(content, at, what)
+            number, kind = tag >> 3, tag & 7
+            if number == 0 or kind not in (0, 1, 2, 5):  # 3 and 4 are groups, which Caffe never had
+                raise _damaged(what)
+            if kind == 0:
+                value, at = _varint(content, at, what)
+                self.numbers.setdefault(number, []).append(value)
+                continue
+            length = {1: 8, 5: 4}.get(kind)
+            if length is None:
+                length, at = _varint(content, at, what)
+            if length > len(content) - at:
+                raise _damaged(what)
+            if kind == 2:
+                self.parts.setdefault(number, []).append(content[at : at + length])
+            at += length
 
 
-@lru_cache(maxsize=1)
-def _messages() -> dict[str, Any]:
-    """The messages of :data:`_SCHEMA` as classes, in a pool of their own: Caffe's own may be loaded beside them."""
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    except ImportError as error:
-        raise ImportError("gpgan.nn.caffe needs protobuf: pip install 'gpgan[evaluate]'") from error
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="gpgan/caffe.proto", package="gpgan.caffe", syntax="proto2")
-    for message, fields in _SCHEMA.items():
-        declared = file.message_type.add(name=message)
-        for name, number, kind, repeated in fields:
-            label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            entry = declared.field.add(name=name, number=number, label=label)
-            if kind in _SCHEMA:
-                entry.type, entry.type_name = field.TYPE_MESSAGE, f".gpgan.caffe.{kind}"
-            else:
-                entry.type = getattr(field, f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"gpgan.caffe.{name}")) for name in _SCHEMA
-    }
+def _varint(content: memoryview, at: int, what: str) -> tuple[int, int]:
+    """The number at a place, seven bits a byte, the lowest first; and the place behind it."""
+    value = 0
+    for k, byte in enumerate(content[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * k
+        if byte < 0x80:
+            return value, at + k + 1
+    raise _damaged(what)
+
+
+def _damaged(what: str) -> ValueError:
+    return ValueError(f"{what} is damaged, or no Caffe model at all")

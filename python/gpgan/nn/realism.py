@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from gpgan import _arrays
+from gpgan import _arrays, _generator
 from gpgan._cuda_device import place_of
 
 __all__ = ["RealismCNN", "RealismScorer", "SmallRealism", "build", "read_weights", "write_weights"]
@@ -285,7 +285,7 @@ def write_weights(
     with _replacing(final) as file:
         file.write(len(said).to_bytes(8, "little") + said)
         for array in arrays.values():
-            file.write(np.ascontiguousarray(array, dtype).tobytes())
+            file.write(np.ascontiguousarray(array, dtype).data)
     return Path(path)
 
 
@@ -482,13 +482,13 @@ class RealismScorer:
         TypeError, ValueError
             If it is no image, or has floats that are not finite or far from [0, 1].
         """
-        squares = self._squares(image)
-        network = self._network_on(squares.device)
-        scores = []
-        # One by one: sums in another order, as a batch may bring, would let a score depend on its neighbours.
-        with torch.inference_mode():
-            for square in squares:
-                scores.append(float(network.score(network.prepare(square[None]))))
+        # Layers of the small network are not worth sharing among cores, VGG's are.
+        is_small = isinstance(self.network, SmallRealism)
+        with _generator._one_thread() if is_small else nullcontext(), torch.inference_mode():
+            squares = self._squares(image)
+            network = self._network_on(squares.device)
+            # One by one: sums in another order, as a batch may bring, would let a score depend on its neighbours.
+            scores = [float(network.score(network.prepare(square[None]))) for square in squares]
         if isinstance(image, Tensor) and image.ndim == 4:
             return np.array(scores, np.float64)
         return scores[0]
@@ -557,6 +557,9 @@ def _clipped(plane: Tensor) -> Tensor:
 
 
 def _resized(plane: Tensor, side: tuple[int, int], device: torch.device | None) -> Tensor:
-    """(H, W) to (1, S, S), bilinear; where it shrinks, the tent is as wide as the pixels that it makes."""
+    """(H, W) to (1, S, S), bilinear; where it shrinks, the tent is as wide as the pixels that it makes.
+
+    MATLAB's ``imresize``, which made the pictures that the network of Zhu et al. saw, widens it so by default.
+    """
     plane = nnf.interpolate(plane[None, None], side, mode="bilinear", align_corners=False, antialias=True)[0]
     return plane if device is None else plane.to(device)

@@ -17,13 +17,12 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import importlib.util
 import io
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from gpgan.evaluation import Item, draw_pairs, method, method_names, read_item
 from gpgan.nn.realism import RealismScorer, SmallRealism, _replacing, write_weights
 
 __all__ = ["Data", "TrainConfig", "area_under_curve", "load_backbone", "measure", "rank", "split", "train"]
@@ -45,6 +45,9 @@ Row = Mapping[str, str]
 Scored = NDArray[np.float64]
 BILINEAR = Image.Resampling.BILINEAR
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+#: What :func:`rank` compares, by the names of :mod:`gpgan.evaluation`.
+RANKED = ("copy_paste", "opencv-normal", "gpgan-no-generator", "gpgan")
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class Data:
     Raises
     ------
     FileNotFoundError, ValueError
-        If the index or one of its pictures is missing, or it has no picture of a kind to train on.
+        If the index or one of its pictures is missing, it has no picture of a kind to train on, or a camera that is
+        held out has not two frames.
     """
 
     def __init__(self, root: str | Path, config: TrainConfig) -> None:
@@ -156,6 +160,11 @@ class Data:
             if camera.name not in config.held_out
         ]
         self.cameras = [frames for frames in self.cameras if len(frames) > 1]
+        self.held_out = {
+            camera: draw_pairs(cameras / camera, masks=self.root / "masks" / camera, pairs=30)
+            for camera in config.held_out
+            if (cameras / camera).is_dir() and (self.root / "masks" / camera).is_dir()
+        }
 
     def _load(self, path: Path, mode: str = "RGB") -> Picture:
         with Image.open(path) as file:
@@ -403,11 +412,10 @@ def train(
         load_backbone(network, backbone)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.frozen = config.frozen
-    body = [*network.stem.parameters(), *network.blocks.parameters()]
-    still = {id(p) for p in [*network.stem.parameters(), *network.blocks[: config.frozen].parameters()]}
-    for parameter in body:
-        parameter.requires_grad_(not (config.frozen and id(parameter) in still))
-    moving = [p for p in body if p.requires_grad]
+    if config.frozen:
+        for part in (network.stem, *network.blocks[: config.frozen]):
+            part.requires_grad_(False)
+    moving = [p for part in (network.stem, network.blocks) for p in part.parameters() if p.requires_grad]
     head = [p for name, p in network.named_parameters() if not name.startswith(("stem.", "blocks."))]
     groups = [{"params": moving, "top": config.backbone_rate}, {"params": head, "top": config.head_rate}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
@@ -428,8 +436,7 @@ def train(
     weights, start = deepcopy(network), time.perf_counter()
     sums: list[list[float]] = []
     for step in range(first, config.steps):
-        losses = _step(network.train(), optimizer, data, config, step)
-        sums.append(losses)
+        sums.append(_step(network.train(), optimizer, data, config, step))
         momentum = min(config.average, step / (step + 10))
         for key, value in network.state_dict().items():
             average[key].lerp_(value, 1 - momentum)
@@ -439,7 +446,7 @@ def train(
             sums = []
         if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
             weights.load_state_dict(average)
-            report(f"step {step + 1}: {json.dumps(_validate(weights, data, config))}")
+            report(f"step {step + 1}: {json.dumps(_validate(weights, data))}")
             if checkpoint is not None:
                 state = {
                     "config": json.dumps(asdict(config)), "step": step + 1, "network": network.state_dict(),
@@ -459,7 +466,7 @@ def train(
     }
     arrays = {key: value.contiguous().numpy() for key, value in average.items()}
     write_weights(output, arrays, metadata, half=True)
-    figures = measure(weights, data, config)
+    figures = measure(weights, data)
     report(json.dumps(figures, indent=1))
     return figures
 
@@ -537,29 +544,25 @@ def _part(data: Data, part: str, side: int) -> tuple[NDArray[np.bool_], list[Pic
     return is_real, [_neutral(data.pictures[row["name"]], side) for row in rows]
 
 
-def _camera_pairs(data: Data, camera: str, side: int, count: int = 30) -> tuple[list[Picture], list[Picture]]:
+def _pasted(items: Sequence[Item], side: int) -> tuple[list[Picture], list[Picture]]:
     """Copy-and-pastes between frames of a camera, and their target frames: what the paste ought to have been."""
-    frames, masks = _files(data.root / "aligned" / "train" / camera), _files(data.root / "masks" / camera)
-    rng = np.random.default_rng(0)
     pasted, truth = [], []
-    for k in range(count if len(frames) > 1 and masks else 0):
-        i, j = rng.choice(len(frames), 2, replace=False)
-        source, target = (Image.open(frames[n]).convert("RGB") for n in (i, j))
-        mask = Image.open(masks[k % len(masks)]).convert("L").point([255 * (v > 127) for v in range(256)])
-        pasted.append(Image.composite(source, target, mask).resize((side, side), BILINEAR))
-        truth.append(target.resize((side, side), BILINEAR))
+    for item in items:
+        source, target, mask = read_item(item).framed
+        composite = np.where(mask[..., None] > 127, source, target)
+        pasted.append(Image.fromarray(composite).resize((side, side), BILINEAR))
+        truth.append(Image.fromarray(target).resize((side, side), BILINEAR))
     return pasted, truth
 
 
-def _validate(network: SmallRealism, data: Data, config: TrainConfig) -> dict[str, float]:
+def _validate(network: SmallRealism, data: Data) -> dict[str, float]:
     """The area under the curve on photos for choosing by, and the share of held-out cameras' pairs in order."""
     side = network.image_size
     is_real, pictures = _part(data, "val", side)
     figures = {"auc": round(area_under_curve(is_real, _scores(network, pictures)), 4)}
-    for camera in config.held_out:
-        pasted, truth = _camera_pairs(data, camera, side)
-        if pasted:
-            figures[camera] = round(float(np.mean(_scores(network, truth) > _scores(network, pasted))), 4)
+    for camera, items in data.held_out.items():
+        pasted, truth = _pasted(items, side)
+        figures[camera] = round(float(np.mean(_scores(network, truth) > _scores(network, pasted))), 4)
     return figures
 
 
@@ -594,7 +597,7 @@ def _logistic(x: NDArray[np.float64], is_real: NDArray[np.bool_]) -> Callable[[N
     return lambda values: design(values) @ weights
 
 
-def measure(network: SmallRealism, data: Data, config: TrainConfig) -> dict[str, Any]:
+def measure(network: SmallRealism, data: Data) -> dict[str, Any]:
     """Figures on the photos that were held out, for the model card.
 
     Returns
@@ -607,28 +610,28 @@ def measure(network: SmallRealism, data: Data, config: TrainConfig) -> dict[str,
     """
     side = network.image_size
     is_real, pictures = _part(data, "test", side)
-    score = _scores(network, pictures)
-    figures: dict[str, Any] = {
+    was_real, learnt = _part(data, "train", side)
+
+    def figures(score: Scored) -> dict[str, Any]:
+        return {"auc": area_under_curve(is_real, score), "interval": _interval(is_real, score)}
+
+    def regression(known: Iterable[list[float]], asked: Iterable[list[float]]) -> dict[str, Any]:
+        return figures(_logistic(np.array([*known]), was_real)(np.array([*asked])))
+
+    def raw(part: str) -> Iterator[list[float]]:
+        for row in data.parts[part]:
+            with Image.open(data.root / "realism" / row["kind"] / f"{row['name']}.jpg") as file:
+                yield [*simple_features(file.convert("RGB")), file.width / file.height]
+
+    validation = _validate(network, data)
+    return {
         "test": {"real": int(is_real.sum()), "composite": int((~is_real).sum())},
-        "auc": area_under_curve(is_real, score),
-        "interval": _interval(is_real, score),
+        **figures(_scores(network, pictures)),
+        "simple": regression(map(simple_features, learnt), map(simple_features, pictures)),
+        "simple_raw": regression(raw("train"), raw("test")),
+        "val_auc": validation.pop("auc"),
+        "cameras": validation,
     }
-    learnt = _part(data, "train", side)
-    guess = _logistic(np.array([simple_features(p) for p in learnt[1]]), learnt[0])
-    simple = guess(np.array([simple_features(p) for p in pictures]))
-    figures["simple"] = {"auc": area_under_curve(is_real, simple), "interval": _interval(is_real, simple)}
-
-    def raw(row: Row) -> list[float]:
-        with Image.open(data.root / "realism" / row["kind"] / f"{row['name']}.jpg") as file:
-            return [*simple_features(file.convert("RGB")), file.width / file.height]
-
-    guess = _logistic(np.array([raw(row) for row in data.parts["train"]]), learnt[0])
-    simple = guess(np.array([raw(row) for row in data.parts["test"]]))
-    figures["simple_raw"] = {"auc": area_under_curve(is_real, simple), "interval": _interval(is_real, simple)}
-    validation = _validate(network, data, config)
-    figures["val_auc"] = validation.pop("auc")
-    figures["cameras"] = validation
-    return figures
 
 
 def rank(
@@ -637,7 +640,7 @@ def rank(
     """Scores of blended pictures beside those of copy-and-paste.
 
     A pair is two frames of a fixed camera at random; the masked part of the first is blended into the second, which is
-    the truth.
+    the truth: see :func:`gpgan.evaluation.draw_pairs`.
 
     Parameters
     ----------
@@ -649,50 +652,25 @@ def rank(
     Returns
     -------
     dict of str to dict
-        Of each method, OpenCV's where it is installed: ``mean`` of the scores; ``above``, the share of pairs where it
-        scores above the copy-and-paste; and ``p``, the chance of a share as far from a half as that if it were one (a
-        two-sided sign test).
+        Of the truth and each method, OpenCV's where it is installed: ``mean`` of the scores; ``above``, the share of
+        pairs where it scores above the copy-and-paste; and ``p``, the chance of a share as far from a half as that if
+        it were one (a two-sided sign test).
 
     Raises
     ------
-    FileNotFoundError
-        If a folder holds no images.
+    ValueError
+        If a folder holds no images, or one of them cannot be used.
     """
-    import gpgan
-
-    def clone(source: Any, target: Any, mask: Any) -> Any:
-        import cv2
-
-        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-        middle = [int(k[0] + (k[-1] - k[0] + 1) // 2) for k in (columns, rows)]
-        return cv2.seamlessClone(source, target, mask.copy(), middle, cv2.NORMAL_CLONE)
-
-    methods: dict[str, Callable[[Any, Any, Any], Any]] = {
-        "copy-paste": lambda source, target, mask: np.where(mask[..., None] > 0, source, target),
-        "gpgan": gpgan.blend,
-        "no generator": lambda source, target, mask: gpgan.blend(source, target, mask, generator=None),
-        "truth": lambda source, target, mask: target,
-    }
-    if importlib.util.find_spec("cv2") is not None:
-        methods["OpenCV NORMAL"] = clone
-    photos, shapes = _files(Path(frames)), _files(Path(masks))
-    for folder, found in ((frames, photos), (masks, shapes)):
-        if not found:
-            raise FileNotFoundError(f"no images in {folder}")
-    rng = np.random.default_rng(seed)
-    scores: dict[str, list[float]] = {name: [] for name in methods}
-    for k in range(pairs):
-        source, target = (_pixels(photos[i], "RGB") for i in rng.choice(len(photos), 2, replace=False))
-        mask = np.where(_pixels(shapes[k % len(shapes)], "L") > 127, 255, 0).astype(np.uint8)
-        for name, method in methods.items():
-            scores[name].append(float(scorer(method(source, target, mask))))
-    plain = np.array(scores["copy-paste"])
+    here = method_names()
+    methods = {name: method(name) for name in RANKED if name in here}
+    scores: dict[str, list[float]] = {name: [] for name in [*methods, "truth"]}
+    for item in draw_pairs(frames, masks=masks, pairs=pairs, seed=seed):
+        inputs = read_item(item)
+        results = {name: run(inputs) for name, run in methods.items()} | {"truth": inputs.truth}
+        for name, result in results.items():
+            scores[name].append(float(scorer(result)))
+    plain = np.array(scores["copy_paste"])
     return {name: _ranked(np.array(values), plain) for name, values in scores.items()}
-
-
-def _pixels(path: Path, mode: str) -> NDArray[np.uint8]:
-    with Image.open(path) as file:
-        return np.asarray(file.convert(mode))
 
 
 def _ranked(score: Scored, plain: Scored) -> dict[str, float]:
