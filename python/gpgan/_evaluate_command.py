@@ -76,9 +76,10 @@ def evaluate(
     what a mask (without --masks a centred square of half the side) shows of the first goes into the second, and the
     second is the truth.
 
-    RUN gets report.html, table.txt, scores.csv, scores.json and items/<item>/<method>.png. The same command again goes
-    on where it was stopped, and other methods are added to what is there. The exit code is 1 where a method failed on
-    an item, and 2 where nothing could be done. Needs what `pip install 'gpgan[evaluate]'` brings.
+    RUN gets report.html, the means in table.txt and table.csv, the numbers of every blend in scores.csv and
+    scores.json, and items/<item>/<method>.png. The same command again goes on where it was stopped, and other methods
+    are added to what is there. The exit code is 1 where a method failed on an item, and 2 where nothing could be done.
+    Needs what `pip install 'gpgan[evaluate]'` brings.
     """
     from gpgan import evaluation
 

@@ -103,7 +103,7 @@ class Inputs:
         )
         if known.any() and not known.all():
             frame = np.where(known[..., None] > 0, frame, ops.extend(frame, known))
-        return _frames.from_float(frame, np.uint8), self.target, _frames.from_float(mask, np.uint8)
+        return _frames.from_float(frame, np.uint8), self.target, _unambiguous(_frames.from_float(mask, np.uint8))
 
     @cached_property
     def composite(self) -> Pixels:
@@ -173,7 +173,12 @@ def find_items(
         if _is_item(root):
             items = [_item_of(root)]
         elif not _images(root) and any(map(_is_item, folders)):
-            items = _unique([_item_of(folder) for folder in folders if _listing(folder)])
+            others = [folder for folder in folders if not _is_item(folder)]
+            # A run may lie beside the items that it is of.
+            incomplete = [repr(path.name) for path in others if not (path / "evaluation.json").is_file()]
+            if incomplete:
+                note(f"left out for want of source.* or target.*: {', '.join(incomplete)}")
+            items = _unique([_item_of(folder) for folder in folders if folder not in others])
         else:
             return draw_pairs(root, masks=masks, pairs=60 if pairs is None else pairs, seed=seed, note=note)
     if masks is not None:
@@ -204,7 +209,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[Item]:
         Naming the file, the line and what is wrong with it.
     """
     path = Path(path)
-    where = os.fspath(path)
+    where = repr(os.fspath(path))
     items: list[Item] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -214,7 +219,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[Item]:
             if "source" not in header or "target" not in header or unknown or len(set(header)) != len(header):
                 raise ValueError(
                     f"{where}, line 1: expected the columns source, target and of mask, truth, name, top, left what "
-                    f"there is, each once, got {', '.join(header)[:200] or 'nothing'}"
+                    f"there is, each once, got {repr(', '.join(header)[:200]) if any(header) else 'nothing'}"
                 )
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
@@ -226,7 +231,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[Item]:
                 items.append(_item_of_row(row, path.parent, line, len(items)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"ROOT: cannot read {where!r} as CSV: {reason}") from None
+        raise ValueError(f"ROOT: cannot read {where} as CSV: {reason}") from None
     if not items:
         raise ValueError(f"{where}: expected a line for each item below the columns' names, got none")
     return _unique(items)
@@ -313,7 +318,7 @@ def draw_pairs(
         if not frames:
             raise ValueError(f"masks: expected images, or folders of them by camera, got none in {os.fspath(masks)!r}")
     if alone:
-        note(f"left out for want of masks or of a second frame: {', '.join(alone)}")
+        note(f"left out for want of masks or of a second frame: {', '.join(alone)!r}")
 
     rng, cameras, items = np.random.default_rng(seed), list(frames), []
     used = dict.fromkeys(cameras, 0)
@@ -343,7 +348,7 @@ def _item_of(folder: Path) -> Item:
     for role, found in files.items():
         if len(found) > 1 or (not found and role in ("source", "target")):
             got = ", ".join(repr(path.name) for path in found) or "none"
-            raise ValueError(f"{os.fspath(folder)}: expected one image {role}.*, got {got}")
+            raise ValueError(f"{os.fspath(folder)!r}: expected one image {role}.*, got {got}")
     first = {role: (found[0] if found else None) for role, found in files.items()}
     assert first["source"] is not None and first["target"] is not None
     title = folder.resolve().name
@@ -404,8 +409,9 @@ def read_item(item: Item) -> Inputs:
     ValueError
         Naming source, target, mask or truth and what is wrong with it.
     """
-    target = _rgb(item.target, "target")[..., :3]
-    source = target if item.source == item.target else _rgb(item.source, "source")
+    whole = _rgb(item.target, "target")
+    target = whole[..., :3]
+    source = whole if item.source == item.target else _rgb(item.source, "source")
     truth = None
     if item.truth is not None:
         truth = target if item.truth == item.target else _rgb(item.truth, "truth")[..., :3]
@@ -449,7 +455,12 @@ def _mask(path: Path) -> Pixels:
     else:
         scale = 255 / np.iinfo(pixels.dtype).max
     levels: Pixels = np.rint(pixels * scale).astype(np.uint8)
-    return levels
+    return _unambiguous(levels)
+
+
+def _unambiguous(mask: Pixels) -> Pixels:
+    """A mask whose 255 is full: of levels 0 and 1 alone, who reads it would take the 1 for full, so that becomes 0."""
+    return np.zeros_like(mask) if mask.max() == 1 else mask
 
 
 def _text(pixels: npt.NDArray[Any] | Sequence[int]) -> str:

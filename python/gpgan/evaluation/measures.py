@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import gpgan
-from gpgan import _generator
 from gpgan.evaluation.items import Inputs, Pixels
 
 #: Counted up when the same pictures get other numbers.
@@ -88,8 +87,7 @@ class Measure:
             value = min(value, metrics.PSNR_CAP) if name.startswith(_PSNR) else value
             scores[name] = round(float(value), 9) if math.isfinite(value) else None
         if self._score is not None:
-            with _generator._one_thread():  # a small network, too, waits longer for other cores than it computes
-                value = float(self._score(result))
+            value = float(self._score(result))
             scores["realism"] = round(value, 9) if math.isfinite(value) else None
         return scores
 
@@ -105,9 +103,13 @@ class Measure:
             )
         if "gradient_kept" in names:
             said.append(
-                "gradient: mean gradient relative to copy-and-paste's; seam: unexplained jump along the mask's edge, "
-                "in levels of 255, lower is better"
+                "gradient: mean gradient relative to copy-and-paste's; seam: steps about the mask's edge that neither "
+                "image asks for, in levels of 255 per pixel of its length; lower is better"
             )
         if "realism" in names:
-            said.append("realism: higher is more realistic; scores of other weights are on another scale")
+            network = getattr(self._score, "architecture", "another network")
+            scale = "as in the paper" if network == "realism-cnn" else "not the paper's RealismCNN"
+            said.append(
+                f"realism: by {network}, {scale}; higher is more realistic, and other weights have another scale"
+            )
         return said

@@ -9,6 +9,8 @@ import importlib.util
 import inspect
 import os
 import re
+import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -24,10 +26,15 @@ from gpgan.evaluation.items import RESERVED, Inputs, Pixels
 
 __all__ = ["Method", "default_methods", "method", "method_names", "parse_method", "register"]
 
-Run = Callable[[Inputs], Any]
+Prepare = Callable[[Inputs], Any]
+Run = Callable[[Any], Any]
 Function = Callable[[Pixels, Pixels, Pixels], Any]
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _as_they_are(inputs: Inputs) -> Inputs:
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,12 @@ class Method:
         What it is called in the tables, and the stem of its files: letters, digits, ``.``, ``_`` and ``-``.
     name : str
         Of the registered method, or of the function.
-    run : callable(Inputs) -> image
+    run : callable(what `prepare` gives) -> image
     options : dict
     version : str
         Of what computes it: results of another one are computed anew.
+    prepare : callable(Inputs), optional
+        What the time that it takes is not counted of, such as bringing the colours into another order.
     """
 
     label: str
@@ -51,6 +60,7 @@ class Method:
     run: Run = field(compare=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
+    prepare: Prepare = field(default=_as_they_are, compare=False)
 
     def __call__(self, inputs: Inputs) -> Pixels:
         """The result, uint8 (H, W, 3).
@@ -60,10 +70,22 @@ class Method:
         TypeError, ValueError
             If the method gives no image of the target's size: uint8, or floats in [0, 1] within rounding.
         """
-        return _pixels(self.run(inputs), inputs.target.shape)
+        return self.timed(inputs)[0]
+
+    def timed(self, inputs: Inputs) -> tuple[Pixels, float]:
+        """What a call gives, and the seconds that the method took; raises the same."""
+        given = self.prepare(inputs)
+        start = time.perf_counter()
+        result = self.run(given)
+        seconds = time.perf_counter() - start
+        return _pixels(result, inputs.target.shape), seconds
 
     def identity(self) -> dict[str, Any]:
-        """What tells its results from others', for a JSON file; of options that are files, the content."""
+        """What tells its results from others', for a JSON file; of options that are files, the content.
+
+        Objects say nothing of their content. With one among its options a method is like no other that is made, and
+        only it takes results that are there for its own.
+        """
         return dict(self._identity)
 
     @cached_property
@@ -79,7 +101,9 @@ class _Registered:
     make: Callable[[dict[str, Any]], Run]
     accepted: Callable[[], set[str]]
     version: Callable[[], str]
+    prepare: Prepare = _as_they_are
     is_default: bool = True
+    takes_any: bool = False
 
 
 _registered: dict[str, _Registered] = {}
@@ -94,7 +118,8 @@ def register(name: str, function: Function, *, version: str = "") -> None:
         Letters, digits, ``.``, ``_`` and ``-``; of a registered function, it takes that one's place.
     function : callable(source, target, mask, **options) -> image
         Takes uint8 arrays, source and target (H, W, 3) and mask (H, W) from 0 to 255, and gives uint8, or floats in
-        [0, 1], (H, W, 3). The arrays are its own to write to. Keyword arguments are its options.
+        [0, 1], (H, W, 3). The arrays are its own to write to. Further arguments are its options, of any name where it
+        has ``**options``.
     version : str, optional
         Change it when the function changes, so that a run that goes on computes it anew.
 
@@ -117,10 +142,15 @@ def register(name: str, function: Function, *, version: str = "") -> None:
         del _registered[known]
 
     def make(options: dict[str, Any]) -> Run:
-        # Copies, so that a function that writes to what it is given spoils nothing for the others.
-        return lambda inputs: function(*(pixels.copy() for pixels in inputs.framed), **options)
+        return lambda images: function(*images, **options)
 
-    _registered[name] = _Registered(make, lambda: _keywords(function, 3), lambda: version, is_default=False)
+    def copies(inputs: Inputs) -> list[Pixels]:
+        # So that a function that writes to what it is given spoils nothing for the others.
+        return [pixels.copy() for pixels in inputs.framed]
+
+    _registered[name] = _Registered(
+        make, lambda: _keywords(function, 3), lambda: version, copies, is_default=False, takes_any=_takes_any(function)
+    )
 
 
 def method_names() -> list[str]:
@@ -163,14 +193,14 @@ def method(name: str, *, label: str | None = None, **options: Any) -> Method:
         raise ValueError(f"method: expected one of {', '.join(method_names())}, got {name!r}{hint}")
     name, registered = found
     unknown, accepted = sorted(set(options) - registered.accepted()), registered.accepted()
-    if unknown:
+    if unknown and not registered.takes_any:
         expected = f"one of {', '.join(sorted(accepted))}" if accepted else "none"
         raise ValueError(f"method {name}: expected as option {expected}, got {unknown[0]!r}")
     if label is None:
         parts = [re.sub(r"[^A-Za-z0-9.]+", "-", f"{key} {_short(value)}").strip("-.") for key, value in options.items()]
         label = "-".join([name, *parts])[:64].rstrip("-.")
     _check_label(label, "method")
-    return Method(label, name, registered.make(dict(options)), dict(options), registered.version())
+    return Method(label, name, registered.make(dict(options)), dict(options), registered.version(), registered.prepare)
 
 
 def parse_method(text: str) -> Method:
@@ -260,7 +290,9 @@ def _built_in() -> dict[str, tuple[str, _Registered]]:
     order = ("copy_paste", "alpha", "multiband", "poisson", "poisson-mixed", "poisson-monochrome", "modified_poisson")
     found = {name: found[name] for name in sorted(found, key=lambda n: (order.index(n) if n in order else 99, n))}
     if _module("gpgan._seamless_clone") is not None:
-        found["seamless_clone"] = _Registered(_seamless_clone, lambda: {"flags"}, lambda: gpgan.__version__)
+        found["seamless_clone"] = _Registered(
+            _seamless_clone, lambda: {"flags"}, lambda: gpgan.__version__, _for_cloning
+        )
     if _has_opencv():
         for name, flag in _FLAGS.items():
             found[f"opencv-{name}"] = _opencv(flag)
@@ -294,38 +326,44 @@ def _of_function(function: Callable[..., Any], **fixed: Any) -> _Registered:
 
 #: By the names that options and methods have, the flags of OpenCV and of :func:`gpgan.seamless_clone`.
 _FLAGS = {"normal": 1, "mixed": 2, "monochrome": 3}
+_ToClone = tuple[Pixels, Pixels, Pixels, tuple[int, int]]
 
 
 def _seamless_clone(options: dict[str, Any]) -> Run:
     said = str(options.get("flags", "normal"))
 
-    def run(inputs: Inputs) -> Any:
+    def run(images: _ToClone) -> Any:
         if said not in _FLAGS:
             raise ValueError(f"flags: expected {', '.join(_FLAGS)}, got {said!r}")
         module = importlib.import_module("gpgan._seamless_clone")
-        return _cloned(module.seamless_clone, inputs, inputs.framed[2], _FLAGS[said])
+        return module.seamless_clone(*images, _FLAGS[said])[..., ::-1]
 
     return run
 
 
 def _opencv(flag: int) -> _Registered:
-    def run(inputs: Inputs) -> Any:
-        import cv2
-
+    def prepare(inputs: Inputs) -> _ToClone:
         # It knows no soft masks, and erodes the one that it is given in place.
         mask = np.where(inputs.framed[2] > 127, 255, 0).astype(np.uint8)
         if not mask.any():
             raise ValueError("mask: expected values above one half for OpenCV's seamlessClone, got none")
-        return _cloned(cv2.seamlessClone, inputs, mask, flag)
+        return _for_cloning(inputs, mask)
+
+    def run(images: _ToClone) -> Any:
+        import cv2
+
+        return np.asarray(cv2.seamlessClone(*images, flag))[..., ::-1]
 
     def version() -> str:
         return f"OpenCV {importlib.import_module('cv2').__version__}"
 
-    return _Registered(lambda options: run, set, version)
+    return _Registered(lambda options: run, set, version, prepare)
 
 
-def _cloned(clone: Callable[..., Any], inputs: Inputs, mask: Pixels, flag: int) -> Any:
-    source, target, _ = inputs.framed
+def _for_cloning(inputs: Inputs, mask: Pixels | None = None) -> _ToClone:
+    """What OpenCV's seamlessClone takes: source, target, mask, and the point of the target for the mask's middle."""
+    source, target, soft = inputs.framed
+    mask = soft if mask is None else mask
     # The point is the middle of the mask's bounding box, for which pixels on the border do not count.
     inner = mask.copy()
     inner[[0, -1]] = inner[:, [0, -1]] = 0
@@ -333,8 +371,7 @@ def _cloned(clone: Callable[..., Any], inputs: Inputs, mask: Pixels, flag: int) 
     rows, columns = np.nonzero(box.any(1))[0], np.nonzero(box.any(0))[0]
     x, y = ((int(side[0]) + (int(side[-1]) - int(side[0]) + 1) // 2) for side in (columns, rows))
     # Blue comes first there, which matters where colours are turned to grey.
-    blue_first = [np.ascontiguousarray(pixels[..., ::-1]) for pixels in (source, target)]
-    return np.asarray(clone(blue_first[0], blue_first[1], mask, (x, y), flag))[..., ::-1]
+    return np.ascontiguousarray(source[..., ::-1]), np.ascontiguousarray(target[..., ::-1]), mask, (x, y)
 
 
 @lru_cache(maxsize=1)
@@ -372,6 +409,12 @@ def _keywords(function: Callable[..., Any], positional: int) -> set[str]:
     return {parameter.name for parameter in parameters if parameter.kind in kinds} - {"lowres"}
 
 
+def _takes_any(function: Callable[..., Any]) -> bool:
+    return any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values()
+    )
+
+
 def _value(text: str) -> Any:
     named = {"true": True, "false": False, "none": None}
     if text.lower() in named:
@@ -384,7 +427,11 @@ def _value(text: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    return Path(value).stem if isinstance(value, (str, os.PathLike)) else str(value)
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value).stem
+    if value is None or isinstance(value, (bool, int, float, list, tuple)):
+        return str(value)
+    return str(getattr(value, "__name__", type(value).__name__))
 
 
 def _option_identity(key: str, value: Any) -> Any:
@@ -395,7 +442,9 @@ def _option_identity(key: str, value: Any) -> Any:
         return {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, (list, tuple)):
+        return [_option_identity("", entry) for entry in value]
+    return {"type": f"{type(value).__module__}.{type(value).__qualname__}", "object": secrets.token_hex(8)}
 
 
 def _pixels(result: Any, shape: tuple[int, ...]) -> Pixels:

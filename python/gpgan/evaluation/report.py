@@ -73,7 +73,6 @@ def write(results: Results, *, thumbnail: int, grid: int, title: str, progress: 
         rows=_rows(summary, metrics),
         any_failed=results.failed > 0,
         gains=table.gain_rows(summary),
-        plain=table.PLAIN,
         notes=results.notes,
         grid=_grid(results, labels, min(grid, len(results.items))),
         items=_items(results.run, bar, metrics, thumbnail),
@@ -103,7 +102,7 @@ def _rows(summary: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> l
         for metric in metrics:
             value = table.mean(row, metric)
             text = table.cell(metric, value)
-            is_best = best[metric] is not None and text == table.cell(metric, best[metric])
+            is_best = best[metric] is not None and not row["failed"] and text == table.cell(metric, best[metric])
             cells.append({"value": "nan" if value is None else repr(value), "text": text, "best": is_best})
         rows.append({"label": label, "cells": cells, "failed": row["failed"]})
     return rows

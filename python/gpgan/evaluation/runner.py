@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import math
 import os
+import platform
 import re
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import gpgan
-from gpgan import _image_files
+from gpgan import _core, _image_files
 from gpgan.evaluation import measures, table
 from gpgan.evaluation.items import Inputs, Item, find_items, read_item
 from gpgan.evaluation.methods import Method, as_methods, warm_up
@@ -42,7 +44,8 @@ class Results:
     Attributes
     ----------
     run : Path
-        The folder, with ``report.html``, ``table.txt``, ``scores.csv``, ``scores.json`` and ``items/``.
+        The folder, with ``report.html``, ``table.txt``, ``table.csv``, ``scores.csv``, ``scores.json`` and
+        ``items/``.
     items : list of dict
         What each ``item.json`` holds of the methods that were asked for: name, title, files, error, and by label
         seconds, scores and error.
@@ -153,7 +156,7 @@ def evaluate(
             "format": FORMAT, "gpgan": gpgan.__version__, "root": _text(root), "masks": masks and os.fspath(masks),
             "pairs": pairs, "seed": seed, "items": [item.name for item in items],
             "methods": [{"label": entry.label, **entry.identity()} for entry in chosen],
-            "metrics": measure.identity(),
+            "metrics": measure.identity(), "machine": _machine(),
         }  # fmt: skip
         _write(folder / "evaluation.json", json.dumps(settings, indent=1))
         records, computed = [], 0
@@ -163,7 +166,7 @@ def evaluate(
                 one = _ItemRun(folder / "items" / item.name, item, chosen, measure, redo, ready)
                 records.append(one(bar))
                 computed += one.computed
-        others = len(_folders(folder / "items")) - len(items)
+        others = len(_folders(folder / "items") - {item.name for item in items})
         if others:
             note(f"{others} more in {folder / 'items'} from other calls, which no table here counts")
         summary = table.summarise(records, [(entry.label, entry.name) for entry in chosen])
@@ -173,6 +176,7 @@ def evaluate(
         _write(folder / "scores.json", json.dumps(results.to_dict(), indent=1, allow_nan=False))
         _write(folder / "scores.csv", _as_csv(records, metrics))
         _write(folder / "table.txt", results.table() + "\n")
+        _write(folder / "table.csv", table.as_csv(summary, metrics))
         report.write(results, thumbnail=thumbnail, grid=grid, title=_text(root), progress=progress)
     return results
 
@@ -195,7 +199,24 @@ class _ItemRun:
         self._inputs: Inputs | None = None
 
     def __call__(self, bar: Any) -> Record:
-        record = self._record()
+        end = bar.n + len(self.methods)
+        record = self._new()
+        try:
+            if self.folder.is_symlink():  # pictures are removed here, which must not be another folder's
+                raise OSError("expected a folder, got a link")
+            if record["error"] is None:
+                record = self._run(record, bar)
+            elif not (self.folder / "item.json").exists():  # else it stays: the files may be back next time
+                self._save(record)
+        except OSError as error:  # of its own folder, and other items have theirs
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            record["error"] = f"cannot use {os.fspath(self.folder)!r}: {error.strerror or error}"
+        bar.update(end - bar.n)
+        return self._asked(record)
+
+    def _run(self, record: Record, bar: Any) -> Record:
+        record = self._gone_on(record)
         wanted = {entry.label: _digest(entry.identity()) for entry in self.methods}
         todo = [entry for entry in self.methods if not self._is_done(record, entry, wanted[entry.label])]
         bar.update(len(self.methods) - len(todo))
@@ -211,45 +232,40 @@ class _ItemRun:
         except _BadItemError as error:
             record["error"] = str(error)
             self._save(record)
-            bar.update(len(todo))
-        return self._asked(record)
+        return record
 
-    def _record(self) -> Record:
-        """What an earlier call has left of the same files, or a new one."""
-        files: dict[str, dict[str, str | None]]
+    def _new(self) -> Record:
+        """The record of an item of which nothing is known but its files."""
+        files: dict[str, dict[str, str | None]] = {
+            role: {"path": os.fspath(path), "sha256": None} for role, path in self.item.files.items()
+        }
         reason: str | None = None
         try:
-            files = {
-                role: {"path": os.fspath(path), "sha256": _file_digest(path)} for role, path in self.item.files.items()
-            }
+            for role, path in self.item.files.items():
+                files[role]["sha256"] = _file_digest(path)
         except OSError as error:
-            files = {role: {"path": os.fspath(path), "sha256": None} for role, path in self.item.files.items()}
             reason = f"cannot read {error.filename!r}: {error.strerror}"
         identity = {
             "files": {role: file["sha256"] for role, file in files.items()}, "offset": list(self.item.offset),
             "square": self.item.square, "format": FORMAT,
         }  # fmt: skip
-        fresh: Record = {
+        return {
             "format": FORMAT, "item": self.item.name, "title": self.item.title or self.item.name, "files": files,
             "offset": list(self.item.offset), "square": self.item.square, "fingerprint": _digest(identity),
             "size": None, "error": reason, "methods": {},
         }  # fmt: skip
-        path = self.folder / "item.json"
-        try:
-            old = json.loads(path.read_bytes())
-            methods = {label: dict(entry) for label, entry in old["methods"].items()}
-            same = old["format"] == FORMAT and old["fingerprint"] == fresh["fingerprint"] and not self.redo
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            old, methods, same = {}, {}, False
-        if same and reason is None:
+
+    def _gone_on(self, record: Record) -> Record:
+        """The record with what an earlier call has left of the same files; what it has left of others is removed."""
+        old = _read_record(self.folder / "item.json")
+        if old is not None and old["fingerprint"] == record["fingerprint"]:
+            again = {entry.label for entry in self.methods} if self.redo else set()
+            methods = {label: said for label, said in old["methods"].items() if label not in again}
             # Paths may have moved; what is known of the pictures has not.
-            return fresh | {"methods": methods, "size": old.get("size"), "error": old.get("error")}
-        for label in methods:  # results of other files under these names must not be taken for this item's
-            if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
-                (self.folder / f"{label}.png").unlink(missing_ok=True)
-        for stem in ("composite", "mask", "truth"):
-            (self.folder / f"{stem}.png").unlink(missing_ok=True)
-        return fresh
+            return record | {"methods": methods, "size": old.get("size"), "error": old["error"]}
+        for path in self.folder.glob("*.png"):  # they must not be taken for this item's
+            path.unlink()
+        return record
 
     def _is_done(self, record: Record, entry: Method, fingerprint: str) -> bool:
         said = record["methods"].get(entry.label)
@@ -281,7 +297,7 @@ class _ItemRun:
         record["error"] = None
         inputs = self.inputs()
         record["size"] = list(inputs.target.shape[:2])
-        if not self._has_pictures(record):
+        if self.redo or not self._has_pictures(record):
             pictures = {"composite": inputs.composite, "mask": inputs.framed[2], "truth": inputs.truth}
             for stem, pixels in pictures.items():
                 if pixels is not None:
@@ -302,10 +318,9 @@ class _ItemRun:
                 warm_up(entry)
             self.ready.add(entry.label)
         inputs = self.inputs()
-        start = time.perf_counter()
         try:
-            result = entry(inputs)
-            said["seconds"] = round(time.perf_counter() - start, 6)
+            result, seconds = entry.timed(inputs)
+            said["seconds"] = round(seconds, 6)
             said["scores"], said["measured"] = self.measure(result, inputs), self.measure.fingerprint
         except measures.MissingPackageError:
             raise
@@ -320,10 +335,15 @@ class _ItemRun:
         changed = False
         for entry in self.methods:
             said = record["methods"][entry.label]
-            if said["error"] is None and said.get("measured") != self.measure.fingerprint:
+            if said["error"] is None and said["measured"] != self.measure.fingerprint:
+                # The numbers by other means, for a call that asks for those again.
+                known = said.setdefault("known", {})
+                known[said["measured"]] = said["scores"]
                 try:
-                    result = read_picture(self.folder / f"{entry.label}.png")
-                    said["scores"] = self.measure(result, self.inputs())
+                    if self.measure.fingerprint not in known:
+                        result = read_picture(self.folder / f"{entry.label}.png")
+                        known[self.measure.fingerprint] = self.measure(result, self.inputs())
+                    said["scores"] = known.pop(self.measure.fingerprint)
                     said["measured"] = self.measure.fingerprint
                 except (measures.MissingPackageError, _BadItemError):
                     raise
@@ -345,7 +365,7 @@ class _ItemRun:
             said = record["methods"].get(entry.label)
             if record["error"] is not None or said is None:
                 said = {"name": entry.name, **failed, "error": record["error"] or "not computed"}
-            methods[entry.label] = said
+            methods[entry.label] = {key: value for key, value in said.items() if key != "known"}
         return record | {"methods": methods}
 
 
@@ -354,6 +374,48 @@ class _BadItemError(Exception):
 
 
 # --------------------------------------------------------------------------------------------------------------- files
+
+
+def _read_record(path: Path) -> Record | None:
+    """What an item.json says, without the methods' entries that are not as they should be; None if it is none."""
+    try:
+        record = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=lambda name: None)
+    except (FileNotFoundError, RecursionError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        return None
+    if not isinstance(record.get("methods"), dict) or not {"fingerprint", "error"} <= set(record):
+        return None
+    if not isinstance(record["error"], (str, type(None))):
+        return None
+    record["methods"] = {label: said for label, said in record["methods"].items() if _is_entry(said)}
+    return record
+
+
+def _finite(text: str) -> float | None:
+    return number if math.isfinite(number := float(text)) else None
+
+
+def _is_entry(said: Any) -> bool:
+    """Whether it is a method's in an item.json, of a failure or of a result with all its numbers."""
+    if not isinstance(said, dict) or not {"error", "seconds", "scores", "measured"} <= set(said):
+        return False
+    if said["error"] is not None:
+        return isinstance(said["error"], str)
+    known = said.get("known", {})
+    return (
+        _is_number(said["seconds"])
+        and isinstance(said["measured"], str)
+        and isinstance(known, dict)
+        and all(
+            isinstance(scores, dict) and all(value is None or _is_number(value) for value in scores.values())
+            for scores in (said["scores"], *known.values())
+        )
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e300
 
 
 def read_picture(path: Path) -> Any:
@@ -432,21 +494,37 @@ def _claimed(run: Path) -> Iterator[None]:
 
     _make(run)
     try:
-        lock = (run / ".lock").open("w")
+        # A folder that somebody else has made may hold a link there, to a file that must not be touched.
+        lock = os.open(run / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise ValueError(f"run: cannot write in {os.fspath(run)!r}: {error.strerror}") from None
-    with lock as file:
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"run: another process is writing to {os.fspath(run)!r}") from None
         for part in run.glob(".*.part"):
             part.unlink(missing_ok=True)
         yield
+    finally:
+        os.close(lock)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()]
+def _folders(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def _machine() -> dict[str, Any]:
+    """What the seconds depend on."""
+    try:
+        model = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        model = None
+    cv2 = sys.modules.get("cv2")
+    return {
+        "processor": model[1] if model else platform.processor(), "cores": os.cpu_count(),
+        "threads": _core.resolve_threads(), "opencv_threads": cv2.getNumThreads() if cv2 else None,
+    }  # fmt: skip
 
 
 def _checked(items: Sequence[Item]) -> list[Item]:
@@ -463,20 +541,15 @@ def _checked(items: Sequence[Item]) -> list[Item]:
 def _as_csv(records: Sequence[Record], metrics: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["item", "source", "target", "mask", "method", *metrics, "error"])
+    writer.writerow(["item", "source", "target", "mask", "method", *map(table.harmless, metrics), "error"])
     for record in records:
         files = [record["files"].get(role, {}).get("path", "") for role in ("source", "target", "mask")]
         for label, said in record["methods"].items():
             values = table.values(said)
             numbers = [values.get(metric) for metric in metrics]
             row = [record["item"], *files, label, *numbers, said["error"] or ""]
-            writer.writerow(["" if cell is None else _harmless(cell) for cell in row])
+            writer.writerow(["" if cell is None else table.harmless(cell) for cell in row])
     return text.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and cell else cell
 
 
 def _file_digest(path: Path) -> str:

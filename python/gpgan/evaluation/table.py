@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +22,8 @@ NO_DIRECTION = frozenset({"gradient_kept"})
 _TABLE_1 = {
     "copy_paste": "Input", "poisson": "PB", "modified_poisson": "MPB", "multi_spline": "MSB", "gpgan": "Ours",
 }  # fmt: skip
+#: Along the seam, inside the mask too, they mix the target's own pixels in.
+_FEATHERED = ("alpha", "multiband")
 #: What a generator's gain is counted against, and in what.
 PLAIN, GAIN_METRIC = "gpgan-no-generator", "psnr_core"
 
@@ -44,15 +48,15 @@ def summarise(records: Sequence[Mapping[str, Any]], methods: Iterable[tuple[str,
     Returns
     -------
     dict
-        With ``gain`` too where a row has no generator: what psnr_core gains over that, on the same items.
+        Where a row has no generator, the others have ``gain`` too: what psnr_core gains over it on the same items. Of
+        several such rows it is the one with no options, or else the first.
     """
     summary: dict[str, dict[str, Any]] = {}
-    plain: dict[int, float] | None = None
-    by_label = {label: [values(record["methods"][label]) for record in records] for label, _ in methods}
     names = dict(methods)
-    for label, name in names.items():
-        if name == PLAIN and plain is None:
-            plain = {i: row[GAIN_METRIC] for i, row in enumerate(by_label[label]) if GAIN_METRIC in row}
+    by_label = {label: [values(record["methods"][label]) for record in records] for label in names}
+    bases = [label for label, name in names.items() if name == PLAIN]
+    base = PLAIN if PLAIN in bases else next(iter(bases), None)
+    plain = {i: row[GAIN_METRIC] for i, row in enumerate(by_label.get(base or "", ())) if GAIN_METRIC in row}
     for label, rows in by_label.items():
         metrics: dict[str, Any] = {}
         for metric in dict.fromkeys(key for row in rows for key in row):
@@ -62,11 +66,11 @@ def summarise(records: Sequence[Mapping[str, Any]], methods: Iterable[tuple[str,
             }  # fmt: skip
         done = sum(1 for row in rows if row)
         summary[label] = {"name": names[label], "items": done, "failed": len(rows) - done, "metrics": metrics}
-        if plain:
+        if label != base:
             pairs = [row[GAIN_METRIC] - plain[i] for i, row in enumerate(rows) if GAIN_METRIC in row and i in plain]
             if pairs:
                 summary[label]["gain"] = {
-                    "mean": statistics.fmean(pairs), "worst": min(pairs), "count": len(pairs),
+                    "over": base, "mean": statistics.fmean(pairs), "worst": min(pairs), "count": len(pairs),
                     "losing": sum(gain < 0 for gain in pairs) / len(pairs),
                 }  # fmt: skip
     return summary
@@ -93,8 +97,8 @@ def mean(row: Mapping[str, Any], metric: str) -> float | None:
 
 
 def best(summary: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:
-    """The best mean of a column, where it has a best."""
-    column = [value for row in summary.values() if (value := mean(row, metric)) is not None]
+    """The best mean of a column, where it has a best; who failed on an item, a hard one maybe, takes no part."""
+    column = [value for row in summary.values() if not row["failed"] and (value := mean(row, metric)) is not None]
     if metric in NO_DIRECTION or len(column) < 2:
         return None
     return min(column) if metric in LOWER_IS_BETTER else max(column)
@@ -110,20 +114,38 @@ def as_text(summary: Mapping[str, Mapping[str, Any]], metrics: Sequence[str], it
     lines = _aligned(rows)
     gains = gain_rows(summary)
     if gains:
-        lines += ["", *_aligned([[f"core PSNR over {PLAIN}", "gain", "worst", "losing"], *gains])]
+        lines += ["", *_aligned(gains)]
     if notes:
         lines += ["", *notes]
     return "\n".join(lines)
 
 
+def as_csv(summary: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    """The means as CSV for other programs: a line for each method, by the metrics' keys, no digit rounded off."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "items", "failed", *map(harmless, metrics)])
+    for label, row in summary.items():
+        means = [mean(row, metric) for metric in metrics]
+        numbers = ["" if value is None else value for value in means]
+        writer.writerow([harmless(label), row["items"], row["failed"], *numbers])
+    return text.getvalue()
+
+
+def harmless(cell: Any) -> Any:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and cell else cell
+
+
 def gain_rows(summary: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """(label, mean gain, worst gain, share of the items that lose) of the methods that have them."""
-    if len(summary) < 2:
-        return []
+    """(label, mean gain, worst gain, share of the items that lose) of the methods that have them, below a header."""
+    gains = {label: row["gain"] for label, row in summary.items() if "gain" in row}
     return [
-        [label, f"{gain['mean']:+.2f}", f"{gain['worst']:+.2f}", f"{gain['losing']:.0%}"]
-        for label, row in summary.items()
-        if (gain := row.get("gain")) is not None and row["name"] != PLAIN
+        *([f"core PSNR over {gain['over']}", "gain", "worst", "losing"] for gain in list(gains.values())[:1]),
+        *(
+            [label, f"{gain['mean']:+.2f}", f"{gain['worst']:+.2f}", f"{gain['losing']:.0%}"]
+            for label, gain in gains.items()
+        ),
     ]
 
 
@@ -135,16 +157,26 @@ def notes(
     paper = {row["name"]: mean(row, "realism") for row in summary.values() if label_is_plain(row, summary)}
     row_1 = [f"{text} {paper[name]:.3f}" for name, text in _TABLE_1.items() if paper.get(name) is not None]
     if "realism" in metrics and len(row_1) > 1:
-        said.append(f"as in the paper's Table 1: {', '.join(row_1)}")
-    mixed = [label for label, row in summary.items() if "mixed" in row["name"]]
+        said.append(f"realism in the order of the paper's Table 1: {', '.join(row_1)}")
     digests = [[record["files"].get(role, {}).get("sha256") for role in ("target", "truth")] for record in records]
-    if mixed and any(target is not None and target == truth for target, truth in digests):
-        said.append(f"the truth is the target itself, and {', '.join(mixed)} used its gradients under the mask")
+    if any(target is not None and target == truth for target, truth in digests):
+        mixed = [label for label, row in summary.items() if _is_mixed(label, row["name"], records)]
+        feathered = [label for label, row in summary.items() if row["name"] in _FEATHERED]
+        if mixed:
+            said.append(f"the truth is the target itself, and {', '.join(mixed)} used its gradients under the mask")
+        if feathered:
+            said.append(f"the truth is the target itself, which {', '.join(feathered)} blended in along the seam")
     failed = {label: row["failed"] for label, row in summary.items() if row["failed"]}
     if failed:
         counts = ", ".join(f"{label} {count}" for label, count in failed.items())
-        said.append(f"failed, and not in the means: {counts}; items/*/item.json says why")
+        said.append(f"failed, and not in the means: {counts}; scores.json says why")
     return said
+
+
+def _is_mixed(label: str, name: str, records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a method takes the stronger gradient of source and target, by its name or by an option."""
+    options = (record["methods"][label].get("options") or {} for record in records)
+    return "mixed" in name or any("mixed" in said.values() for said in options)
 
 
 def label_is_plain(row: Mapping[str, Any], summary: Mapping[str, Mapping[str, Any]]) -> bool:
