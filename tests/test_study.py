@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,6 +108,7 @@ def test_items_left_out_say_why(folder: Path) -> None:
     make_item(items, "few", METHODS[:2])
     (make_item(items, "headless") / "composite.png").unlink()
     save(make_item(items, "named") / "a b.png", 1)
+    Image.new("RGB", (WIDTH, HEIGHT), (255, 0, 0)).save(make_item(items, "red") / "mask.png")
     study = make_study(folder)
     assert list(study.items) == ["item3"]
     reasons = dict(study.left_out)
@@ -115,6 +118,33 @@ def test_items_left_out_say_why(folder: Path) -> None:
     assert reasons["few"] == "it has results of 2 methods, 3 are shown"
     assert reasons["headless"] == "it has no composite"
     assert "'a b.png'" in reasons["named"]
+    assert "mask: expected one channel, or three that are equal" in reasons["red"]
+
+
+def test_items_that_cannot_be_read_are_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, question: str) -> None:
+        plain = getattr(Path, question)
+
+        def ask(path: Path) -> Any:
+            if path.name == name:
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return plain(path)
+
+        monkeypatch.setattr(Path, question, ask)
+
+    refuse("item0", "iterdir")
+    refuse("item1", "is_dir")
+    study = make_study(folder)
+    assert list(study.items) == ["item2", "item3"]
+    assert study.left_out == [(name, "cannot read it: Permission denied") for name in ("item0", "item1")]
+
+
+def test_outline_of_a_mask_that_vanished_is_logged_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = make_study(folder)
+    (folder / "items" / "item0" / "mask.png").unlink()
+    assert [study.outline(study.items["item0"]) for _ in range(2)] == ["", ""]
+    [said] = caplog.messages
+    assert "nothing is circled in item0: mask: cannot read" in said
 
 
 def test_items_over_the_pixel_limit_are_left_out(folder: Path, small_pixel_limit: int) -> None:
@@ -122,10 +152,11 @@ def test_items_over_the_pixel_limit_are_left_out(folder: Path, small_pixel_limit
         make_study(folder)
 
 
-def test_items_turn_as_exif_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_items_turn_as_exif_says(tmp_path: Path, orientation: int) -> None:
     item = make_item(tmp_path, "one")
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Orientation] = orientation
     save(item / "turned.jpg", 1, (WIDTH, HEIGHT), exif=exif)
     found, left_out = study_items.find_items(tmp_path, None)
     assert (found[0].size, left_out) == ((HEIGHT, WIDTH), [])
@@ -163,6 +194,15 @@ def test_create_app_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "flask", None)
     with pytest.raises(ImportError, match=r"flask: pip install 'gpgan\[evaluate\]'"):
         create_app(folder)
+
+
+def test_create_app_refuses_too_many_sets_of_methods(tmp_path: Path) -> None:
+    item = make_item(tmp_path, "one", ())
+    for k in range(16):
+        shutil.copy(item / "composite.png", item / f"m{k}.png")
+    assert make_study(tmp_path, show=5).trials == 60  # 4368
+    with pytest.raises(ValueError, match="show: expected at most 10000 sets of methods, got the 12870 of 8 of 16"):
+        make_study(tmp_path, show=8)
 
 
 def test_show_all_and_two_methods(folder: Path) -> None:
@@ -309,6 +349,17 @@ def test_trials_end_where_the_folder_does(folder: Path) -> None:
     assert (end.trial, end.upcoming, end.answered, end.total) == (None, None, 4, 4)
 
 
+def test_trials_left_open_count_for_a_while(folder: Path) -> None:
+    study = make_study(folder, show="all")
+    first = study.next_trial(add_rater(study, "a")).trial
+    assert first is not None
+    study.votes.vote(1, first.id, 0, None)
+    with study.votes.connect(write=True) as connection:
+        assert len(study.votes.coverage(connection)) == 2
+        connection.execute("UPDATE trials SET created = '2020-01-01T00:00:00.000+00:00'")
+        assert study.votes.coverage(connection) == [(first.item, METHODS, 1)]
+
+
 def test_trial_of_vanished_files_is_replaced(folder: Path) -> None:
     study = make_study(folder)
     rater = add_rater(study, "a")
@@ -359,6 +410,16 @@ def test_votes_of_threads_and_servers_all_count(folder: Path) -> None:
     assert Counter(ballot.rater for ballot in ballots) == {str(k): 6 for k in range(1, 7)}
     with studies[0].votes.connect() as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_votes_are_on_the_disk_and_whole(folder: Path) -> None:
+    votes = make_study(folder).votes
+    with votes.connect() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
+    with pytest.raises(KeyError), votes.connect(write=True) as connection:
+        connection.execute("INSERT INTO raters VALUES (1, 'hash', '', 'now')")
+        raise KeyError
+    assert votes.rater("hash") is None
 
 
 def test_votes_refuse_what_is_no_study(folder: Path, tmp_path: Path) -> None:
@@ -504,7 +565,7 @@ def test_pages_have_safe_headers(folder: Path) -> None:
     assert rater.get("/").headers["Cache-Control"] == "no-store"
     cookie = rater.get("/").headers["Set-Cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=Lax" in cookie
     assert not re.search(r"""\bon\w+=|style=|https?://|javascript:""", rater.page())
 
 
@@ -544,6 +605,8 @@ def test_pages_answer_to_their_hosts(folder: Path) -> None:
         ({"headers": {"Origin": "http://evil.example"}}, 403),
         ({"headers": {"Origin": "null"}}, 403),
         ({"headers": {"Origin": "http://localhost:9999"}}, 403),
+        ({"headers": {"Origin": "http://["}}, 403),
+        ({"headers": {"Origin": "localhost:8000"}}, 403),
         ({"headers": {"Sec-Fetch-Site": "cross-site"}}, 403),
         ({"headers": {"Sec-Fetch-Site": "same-site"}}, 403),
     ],
@@ -589,17 +652,26 @@ def test_vote_keeps_a_plausible_response_time(folder: Path, sent: str, kept: int
         assert connection.execute("SELECT response_ms FROM ballots").fetchall() == [(kept,)]
 
 
-def test_vote_that_cannot_be_saved_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vote_that_cannot_be_saved_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     app = create_app(folder)
     rater = Rater(app)
+    failures = [sqlite3.OperationalError("database or disk is full"), ValueError("a mistake of ours")]
+    votes = app.extensions["gpgan_study"].votes
 
-    def full(*_: object) -> None:
-        raise ValueError("votes: cannot use it: database or disk is full")
+    def fail(*_: object) -> None:
+        with votes.connect():
+            raise failures.pop(0)
 
-    monkeypatch.setattr(app.extensions["gpgan_study"].votes, "vote", full)
-    answer = rater.vote()
-    assert answer.status_code == 503
-    assert "disk" not in answer.get_data(as_text=True)
+    monkeypatch.setattr(votes, "vote", fail)
+    for code, traceback in ((503, False), (500, True)):
+        caplog.clear()
+        answer = rater.vote()
+        assert answer.status_code == code
+        assert "disk" not in answer.get_data(as_text=True)
+        [record] = caplog.records
+        assert bool(record.exc_info) is traceback
 
 
 def test_pages_escape_hostile_names(tmp_path: Path) -> None:
@@ -776,8 +848,30 @@ def test_browser_reload_and_back_show_the_same(
     assert choices(folder) == [0]
 
 
+def test_browser_link_from_another_site_keeps_the_person(
+    folder: Path, serve: Callable[..., Server], tab: Callable[..., Any]
+) -> None:
+    server = serve()
+    page = tab(server)
+    page.keyboard.press("1")
+    ready(page, 2)
+    trial = page.input_value("[name=trial]")
+    link = f"<a href='{server.address}'>The study</a>"
+    page.route("http://localhost:8080/", lambda route: route.fulfill(body=link, content_type="text/html"))
+    page.goto("http://localhost:8080/")  # the study is at 127.0.0.1
+    page.click("text=The study")
+    ready(page, 2)
+    assert page.input_value("[name=trial]") == trial
+    page.keyboard.press("2")
+    ready(page, 3)
+    assert choices(folder) == [0, 1]
+
+
 def test_browser_double_click_votes_once(folder: Path, serve: Callable[..., Server], tab: Callable[..., Any]) -> None:
     page = tab(serve())
+    # Both in one's own time, which browsers round.
+    pause = page.evaluate("shownAt - performance.getEntriesByType('navigation')[0].domInteractive")
+    assert pause > 395
     page.dblclick(".option >> nth=0")
     ready(page, 2)
     page.keyboard.press("2")
@@ -885,6 +979,16 @@ def test_browser_votes_survive_a_kill(folder: Path, serve: Callable[..., Server]
     assert choices(folder) == [1, 1, 1, 0]
 
 
+def test_server_at_all_addresses_says_two_that_open(serve: Callable[..., Server]) -> None:
+    server = serve("--host", "0.0.0.0")
+    assert server.address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(server.address, timeout=10) as answer:
+        assert answer.status == 200
+    port = server.address.rpartition(":")[2]
+    assert server.process.stdout is not None
+    assert server.process.stdout.readline() == f"http://{socket.gethostname()}:{port}  for others\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_server_stops_with_one_line(folder: Path, serve: Callable[..., Server], number: int) -> None:
     code, out, err = serve().stop(number)
@@ -945,6 +1049,15 @@ def test_results_are_the_paper_s_table() -> None:
     assert sum(one.shown for one in found.methods) == 3 * 2979
 
 
+def test_wilson_interval_of_few_degrees_of_freedom() -> None:
+    # Student's t of 0.975: 2.262157 for 9, by any table.
+    z = 2.262157
+    low, high = study_statistics.wilson(0.3, 50, 0.95, 9)
+    for bound in (low, high):  # where the score is z standard errors
+        assert abs(0.3 - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / 50), rel=1e-6)
+    assert low < 0.3 < high
+
+
 def test_wilson_interval_by_hand() -> None:
     # Newcombe 1998, Table I: 81 of 263, 15 of 148, 0 of 20, 29 of 29.
     for wins, count, low, high in (
@@ -974,7 +1087,7 @@ def test_results_by_hand() -> None:
     # ways each stands alone: 6/5 * 6/4 / 36. Independent votes: 1/4 / 6.
     effect = (3 + 1 - 1.8) / 36 / (1 / 24)
     assert a.design_effect == b.design_effect == pytest.approx(effect)
-    assert a.share_interval == study_statistics.wilson(0.5, 6 / effect, 0.95)
+    assert a.share_interval == study_statistics.wilson(0.5, 6 / effect, 0.95, 1)
     assert a.average_interval == (0, 2)
 
 
@@ -990,15 +1103,33 @@ def test_results_know_of_clusters() -> None:
     assert np.ptp(found.share_interval) > 3.5 * np.ptp(independent.share_interval)
 
 
-def test_results_intervals_cover() -> None:
+def test_results_of_a_method_that_always_wins_know_of_clusters() -> None:
+    """Its own votes tell no design effect, so the others' largest is taken."""
+    agreed = [Ballot(f"r{r}", f"i{i}", ("b", "c"), "b" if i < 5 else "c") for i in range(10) for r in range(20)]
+    found = {one.method: one for one in results([*agreed, *(ballot(f"r{r}", "i0", True) for r in range(5))]).methods}
+    best = found["a"]
+    assert (best.shown, best.share) == (5, 1)
+    assert best.design_effect == max(found["b"].design_effect, found["c"].design_effect) > 10
+    assert best.share_interval == study_statistics.wilson(1, 5 / best.design_effect, 0.95, 4)
+
+
+def test_results_of_a_negative_variance_are_those_of_one_way() -> None:
+    """Items 4/3 and raters 1/3 of independent votes' variance, both at once 7/4: their sum would be below 0."""
+    places = zip("xxxyyx", "srssss", (0, 0, 1, 0, 0, 1), strict=True)
+    found = results([ballot(rater, item, bool(won)) for item, rater, won in places])
+    assert [one.design_effect for one in found.methods] == pytest.approx([4 / 3, 4 / 3])
+
+
+@pytest.mark.parametrize(("items", "raters"), [(40, 15), (40, 5), (12, 30)])
+def test_results_intervals_cover(items: int, raters: int) -> None:
     """95 % intervals of votes that depend on item and rater hold the true share about as often as they say."""
     rng = np.random.default_rng(5)
     hits = naive = 0
-    runs = 200
+    runs = 150
     for _ in range(runs):
-        item, rater = rng.normal(0, 1, 40), rng.normal(0, 0.7, 15)
-        won = item[:, None] + rater[None] + rng.normal(size=(40, 15)) > 0
-        ballots = [ballot(str(r), str(i), bool(won[i, r])) for i in range(40) for r in range(15)]
+        item, rater = rng.normal(0, 1, items), rng.normal(0, 0.7, raters)
+        won = item[:, None] + rater[None] + rng.normal(size=(items, raters)) > 0
+        ballots = [ballot(str(r), str(i), bool(won[i, r])) for i in range(items) for r in range(raters)]
         one = results(ballots, resamples=100).methods[0]
         assert one.share is not None
         assert one.share_interval is not None
@@ -1020,6 +1151,13 @@ def test_results_of_nothing_and_little() -> None:
     assert "1 vote by 1 rater on 1 item; 0 skips" in results([ballot("r", "x", True)]).table()
 
 
+def test_table_warns_of_few_raters_and_items() -> None:
+    for raters, items, said in ((10, 10, None), (9, 10, "10 raters the"), (10, 9, "10 items the")):
+        table = results([ballot(f"r{r}", f"i{i}", r < i) for r in range(raters) for i in range(items)]).table()
+        assert ("say little of others" in table) is (said is not None)
+        assert said is None or f"With fewer than {said}" in table
+
+
 def test_results_do_not_depend_on_the_order() -> None:
     rng = np.random.default_rng(1)
     ballots = [ballot(f"r{r}", f"i{i}", bool(rng.random() < 0.6)) for i in range(12) for r in range(5)]
@@ -1035,7 +1173,10 @@ def test_results_do_not_depend_on_the_order() -> None:
     ("votes", "options", "error", "message"),
     [
         ([ballot("r", "x", True)], {"confidence": 1.0}, ValueError, "confidence"),
+        ([ballot("r", "x", True)], {"confidence": "0.9"}, TypeError, "confidence: expected a number, got str"),
         ([ballot("r", "x", True)], {"resamples": 10}, ValueError, "resamples"),
+        ([ballot("r", "x", True)], {"seed": -1}, ValueError, "seed: expected 0 or more, got -1"),
+        ([Ballot("r", "x", ("a", "a"), "a")], {}, ValueError, "votes: expected two different methods or more"),
         ([("r", "x")], {}, TypeError, "votes: expected a path or Ballots, got tuple"),
         ([Ballot("r", "x", ("a", "b"), "c")], {}, ValueError, "expected a choice among"),
     ],
@@ -1089,6 +1230,11 @@ def test_command_prints_results(folder: Path, run: Callable[..., Outcome], tmp_p
         (["--json"], "--json: expected --results"),
         (["--csv", "x.csv"], "--csv: expected --results"),
         (["--results", "--method", "poisson"], "--method: expected none"),
+        (["--results", "--show", "all"], "--show: expected none"),
+        (["--results", "--trials", "60"], "--trials: expected none"),
+        (["--results", "--host", "127.0.0.1"], "--host: expected none"),
+        (["--results", "--port", "8000"], "--port: expected none"),
+        (["--results", "--open"], "--open: expected none"),
         (["--show", "many"], "--show: expected a whole number or all, got 'many'"),
         (["--show", "9"], "show: expected at most 4"),
         (["--method", "poison"], "has no result of poison"),

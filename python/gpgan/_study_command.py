@@ -14,8 +14,12 @@ import typer
 
 import gpgan
 
+#: What may stand beside --results.
+_OF_RESULTS = ("folder", "votes", "results", "as_json", "csv")
+
 
 def study(
+    context: typer.Context,
     folder: Annotated[
         Path,
         typer.Argument(metavar="FOLDER", help="What gpgan evaluate wrote, or a folder of such item folders."),
@@ -62,7 +66,11 @@ def study(
     `pip install 'gpgan[evaluate]'` brings.
     """
     if results:
-        _print_results(folder, method, votes, as_json=as_json, csv=csv)
+        for parameter in context.command.params:
+            source = context.get_parameter_source(parameter.name or "")
+            if parameter.name not in _OF_RESULTS and source is not None and source.name == "COMMANDLINE":
+                raise ValueError(f"{parameter.opts[0]}: expected none beside --results, which counts all votes")
+        _print_results(folder, votes, as_json=as_json, csv=csv)
         return
     if as_json or csv is not None:
         raise ValueError(f"{'--json' if as_json else '--csv'}: expected --results beside it")
@@ -81,25 +89,23 @@ def study(
     for item, reason in held.left_out:
         typer.echo(f"gpgan: left out {item}: {reason}", err=True)
 
-    def ready(address: str) -> None:
+    def ready(addresses: list[str]) -> None:
         methods = ", ".join(held.methods)
         typer.echo(f"{len(held.items)} items, {held.show} at a time of the methods {methods}; votes: {held.votes.path}")
-        typer.echo(f"{address}  (Ctrl-C stops)")
+        typer.echo(f"{addresses[0]}  (Ctrl-C stops)")
+        for address in addresses[1:]:
+            typer.echo(f"{address}  for others")
         sys.stdout.flush()
         if open_browser:
-            webbrowser.open(address)
+            webbrowser.open(addresses[0])
 
     serve(app, host=host, port=port, ready=ready)
     typer.echo(f"gpgan: stopped; {held.votes.count()} answers in {held.votes.path}")
 
 
-def _print_results(
-    folder: Path, method: list[str] | None, votes: Path | None, *, as_json: bool, csv: Path | None
-) -> None:
+def _print_results(folder: Path, votes: Path | None, *, as_json: bool, csv: Path | None) -> None:
     from gpgan.study import results
 
-    if method:
-        raise ValueError("--method: expected none beside --results, which counts all votes")
     counted = results(folder / "votes.sqlite" if votes is None else votes)
     if csv is not None:
         try:

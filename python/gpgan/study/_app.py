@@ -8,7 +8,6 @@ import ipaddress
 import os
 import re
 import secrets
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
@@ -16,6 +15,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from gpgan.study._pictures import shown_size
 from gpgan.study._study import Progress, Study
+from gpgan.study._votes import UnavailableError
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; "
@@ -57,7 +57,8 @@ def make_app(study: Study, hosts: tuple[str, ...]) -> Flask:
 
     def page(template: str, own: str, **values: object) -> Response:
         response = make_response(render_template(template, token=_token(own), **values))
-        response.set_cookie(cookie, own, max_age=_MONTH, httponly=True, samesite="Strict")
+        # Not Strict: a link from another site would make a new person of whoever follows it.
+        response.set_cookie(cookie, own, max_age=_MONTH, httponly=True, samesite="Lax")
         return response
 
     @app.before_request
@@ -67,7 +68,7 @@ def make_app(study: Study, hosts: tuple[str, ...]) -> Flask:
             abort(421, "This server does not answer to that name.")
         if request.method == "POST":
             origin = request.headers.get("Origin")
-            if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            if origin is not None and origin.lower().partition("://")[2] != host.lower():
                 abort(403, "This was sent from another site.")
             if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
                 abort(403, "This was sent from another site.")
@@ -87,8 +88,8 @@ def make_app(study: Study, hosts: tuple[str, ...]) -> Flask:
     def explain(error: HTTPException) -> tuple[str, int]:
         return render_template("error.html", name=error.name, text=error.description), error.code or 500
 
-    @app.errorhandler(ValueError)
-    def cannot_save(error: ValueError) -> tuple[str, int]:
+    @app.errorhandler(UnavailableError)
+    def cannot_save(error: UnavailableError) -> tuple[str, int]:
         app.logger.error("%s", error)
         text = "The server cannot read or save something now. Nothing that you chose before is lost; try again."
         return render_template("error.html", name="Not now", text=text), 503
@@ -126,7 +127,7 @@ def make_app(study: Study, hosts: tuple[str, ...]) -> Flask:
     @app.post("/leave")
     def leave() -> BaseResponse:
         response = redirect(url_for("index"), 303)
-        response.delete_cookie(cookie, httponly=True, samesite="Strict")
+        response.delete_cookie(cookie, httponly=True, samesite="Lax")
         return response
 
     @app.get("/picture/<trial>/<int:place>")

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gpgan import _image_files
 from gpgan._arrays import max_pixels
+from gpgan.study import _pictures
 
 #: In an item's folder these are no method's result.
 RESERVED = ("composite", "mask", "source", "target", "truth")
@@ -64,15 +65,16 @@ def find_items(folder: Path, methods: Sequence[str] | None) -> tuple[list[Item],
         If there is no such folder, or it cannot be read.
     """
     try:
-        children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        children = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ValueError(f"folder: cannot read {os.fspath(folder)!r}: {error.strerror}") from error
     items, left_out = [], []
     for path in children:
         try:
-            item = _item(path, methods)
-        except ValueError as error:
-            left_out.append((os.fsencode(path.name).decode(errors="replace"), str(error)))
+            item = _item(path, methods) if path.is_dir() else None
+        except (OSError, ValueError) as error:
+            reason = f"cannot read it: {error.strerror}" if isinstance(error, OSError) else str(error)
+            left_out.append((os.fsencode(path.name).decode(errors="replace"), reason))
         else:
             if item is not None:
                 items.append(item)
@@ -106,6 +108,8 @@ def _item(folder: Path, methods: Sequence[str] | None) -> Item | None:
         other = _upright_size(path)
         if other != size:
             raise ValueError(f"{path.name!r} is {other[0]}x{other[1]}, its composite {size[0]}x{size[1]}")
+    if mask is not None:
+        _pictures.mask(mask)  # raters are told of a circle
     return Item(folder.name, composite, mask, results, size)
 
 

@@ -70,6 +70,21 @@ def encode(path: Path, size: tuple[int, int], max_side: int) -> bytes:
     return out.getvalue()
 
 
+def mask(path: Path) -> npt.NDArray[Any]:
+    """What an image file says of where something was pasted, as (H, W) numbers, 0 where nothing was.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or is no mask.
+    """
+    try:
+        values: npt.NDArray[Any] = _arrays.mask(_read(path, "mask").picture)[0]
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return values
+
+
 def outline(path: Path) -> str:
     """A line around a mask's objects, at some distance and with the corners rounded off.
 
@@ -88,13 +103,10 @@ def outline(path: Path) -> str:
 
     find_contours: Any = skimage.measure.find_contours  # some of its versions are typed, others are not
 
-    try:
-        mask: npt.NDArray[Any] = _arrays.mask(_read(path, "mask").picture)[0]
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    if not mask.any():
+    values = mask(path)
+    if not values.any():
         return ""
-    inside = mask > mask.max() / 2
+    inside = values > values.max() / 2
     step = max(1, math.ceil(max(inside.shape) / _OUTLINE_SIDE))
     height, width = (math.ceil(n / step) * step for n in inside.shape)
     padded = np.pad(inside, ((0, height - inside.shape[0]), (0, width - inside.shape[1])))

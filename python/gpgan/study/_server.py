@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def serve(app: Flask, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(app: Flask, *, host: str, port: int, ready: Callable[[list[str]], None]) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Parameters
@@ -25,7 +25,8 @@ def serve(app: Flask, *, host: str, port: int, ready: Callable[[str], None]) -> 
     port : int
         0 takes a free one.
     ready : callable
-        Gets the address for a browser, once it answers.
+        Gets the addresses for a browser once it answers: one for this machine, and where `host` is all of this
+        machine's addresses, one by its name for others.
 
     Raises
     ------
@@ -48,11 +49,15 @@ def serve(app: Flask, *, host: str, port: int, ready: Callable[[str], None]) -> 
     # A browser opens several connections at once: that some wait is nothing to report.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = waitress.create_server(app, sockets=[listener], threads=4, ident=None, max_request_body_size=64 << 10)
-    name = f"[{host}]" if ":" in host else host
+    # A browser cannot open what stands for all addresses.
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(address[0]))
+    names = [host] if own is None else [own, socket.gethostname()]
+    port = listener.getsockname()[1]
+    addresses = [f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/" for name in names]
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if is_main else None
     try:
-        ready(f"http://{name}:{listener.getsockname()[1]}/")
+        ready(addresses)
         server.run()  # ends at a KeyboardInterrupt, when the requests under way are answered
     except KeyboardInterrupt:
         pass

@@ -21,18 +21,20 @@ import operator
 import os
 from collections.abc import Hashable, Iterable
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
 from gpgan.study._votes import Ballot, read_votes
 
 Interval = tuple[float, float]
 
-#: Below so many raters the intervals of the shares say little of other people.
-FEW_RATERS = 10
+#: Below so many raters or items the intervals of the shares say little of others.
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ class Results:
         lines.insert(1, "-" * len(lines[0]))
         cast = f"{_many(self.votes, 'vote')} by {_many(self.raters, 'rater')} on {_many(self.items, 'item')}"
         lines += ["", f"{cast}; {_many(self.skips, 'skip')}"]
-        if self.votes and self.raters < FEW_RATERS:
-            lines.append(f"With fewer than {FEW_RATERS} raters the intervals say little of other people.")
+        few = [what for count, what in ((self.raters, "raters"), (self.items, "items")) if count < FEW]
+        if self.votes and few:
+            lines.append(f"With fewer than {FEW} {' and '.join(few)} the intervals say little of others.")
         return "\n".join(line.rstrip() for line in lines)
 
     def csv(self) -> str:
@@ -149,8 +152,9 @@ def results(
     The average and the standard deviation are those of the paper's Table 2: of a method's votes an item, over all
     items that have a vote. The average's interval is a percentile bootstrap that draws whole items [5]_, with their
     votes. The share's is Wilson's [1]_ for as many independent votes as these are worth, their number divided by the
-    design effect [2]_ [4]_, whose variance is clustered both by item and by rater [3]_. Where a share is 0 or 1 and
-    tells nothing of that, the largest design effect of the other methods is used.
+    design effect [2]_ [4]_, whose variance is clustered both by item and by rater [3]_, with Student's t of one
+    degree of freedom less than there are items or raters, the fewer of both, in place of the normal quantile [3]_ [4]_.
+    Where a share is 0 or 1 and tells nothing of that, the largest design effect of the other methods is used.
 
     Parameters
     ----------
@@ -170,16 +174,20 @@ def results(
     Raises
     ------
     TypeError, ValueError
-        If an argument cannot be used, a file is no study's, or a ballot chooses what it did not show.
+        If an argument cannot be used, a file is no study's, or a ballot shows fewer than two methods or chooses what it
+        did not show.
     """
+    if not isinstance(confidence, Real):
+        raise TypeError(f"confidence: expected a number, got {type(confidence).__name__}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
-    if operator.index(resamples) < 100:
-        raise ValueError(f"resamples: expected 100 or more, got {resamples}")
+    resamples, seed = whole(resamples, "resamples", 100), whole(seed, "seed", 0)
     ballots = read_votes(votes) if isinstance(votes, (str, os.PathLike)) else list(votes)
     for ballot in ballots:
         if not isinstance(ballot, Ballot):
             raise TypeError(f"votes: expected a path or Ballots, got {type(ballot).__name__}")
+        if len(set(ballot.shown)) < 2:
+            raise ValueError(f"votes: expected two different methods or more in a ballot, got {ballot.shown}")
         if ballot.chosen is not None and ballot.chosen not in ballot.shown:
             raise ValueError(f"votes: expected a choice among {ballot.shown}, got {ballot.chosen!r}")
     cast = [ballot for ballot in ballots if ballot.chosen is not None]
@@ -190,10 +198,13 @@ def results(
         counts[items[ballot.item], names.index(str(ballot.chosen))] += 1
     averages = _bootstrap(counts, confidence, resamples, seed)
 
-    methods = []
+    methods, freedoms = [], {}
     for k, name in enumerate(names):
         shown = [ballot for ballot in cast if name in ballot.shown]
         wins = int(counts[:, k].sum())
+        clusters = [len({ballot.item for ballot in shown}), len({ballot.rater for ballot in shown})]
+        # As in the design effect, one item or rater alone is what the interval is about.
+        freedoms[name] = min((count - 1 for count in clusters if count > 1), default=None)
         methods.append(
             MethodResult(
                 method=name,
@@ -208,7 +219,7 @@ def results(
             )
         )
     largest = max((one.design_effect for one in methods), default=1.0)
-    methods = [_with_interval(one, largest, confidence) for one in methods]
+    methods = [_with_interval(one, largest, confidence, freedoms[one.method]) for one in methods]
     methods.sort(key=lambda one: (-(one.share or 0), -one.total_votes, one.method))
     return Results(
         methods=tuple(methods),
@@ -220,9 +231,30 @@ def results(
     )
 
 
-def wilson(share: float, count: float, confidence: float) -> Interval:
-    """Wilson's score interval [1]_ of a share of `count` votes, which need not be whole."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+def whole(value: object, argument: str, least: int) -> int:
+    """A whole number that is `least` or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{argument}: expected a whole number, got {type(value).__name__}") from None
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{argument}: expected {least} or more, got {value!r}")
+    return number
+
+
+def wilson(share: float, count: float, confidence: float, freedom: int | None = None) -> Interval:
+    """Wilson's score interval [1]_ of a share of `count` votes, which need not be whole.
+
+    With `freedom`, the quantile is that of Student's t with so many degrees of it, for a variance that is estimated.
+    """
+    level = (1 + confidence) / 2
+    z = NormalDist().inv_cdf(level) if freedom is None else float(scipy.special.stdtrit(freedom, level))
     middle = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
@@ -231,11 +263,11 @@ def wilson(share: float, count: float, confidence: float) -> Interval:
     return low, 1.0 if share == 1 else min(1.0, (middle + half) / scale)
 
 
-def _with_interval(one: MethodResult, largest: float, confidence: float) -> MethodResult:
+def _with_interval(one: MethodResult, largest: float, confidence: float, freedom: int | None) -> MethodResult:
     if one.share is None:
         return one
     effect = largest if one.share in (0.0, 1.0) else one.design_effect
-    interval = wilson(one.share, one.shown / effect, confidence)
+    interval = wilson(one.share, one.shown / effect, confidence, freedom)
     return replace(one, share_interval=interval, design_effect=effect)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import logging
 import os
 import random
 import secrets
@@ -17,10 +17,15 @@ from typing import Literal
 
 from gpgan.study import _pictures
 from gpgan.study._items import Item, find_items, items_folder
-from gpgan.study._votes import Trial, Votes
+from gpgan.study._statistics import whole
+from gpgan.study._votes import Trial, UnavailableError, Votes
 
 #: Encoded pictures that are kept at hand, in bytes.
 _CACHE_BYTES = 128 << 20
+#: The sets of methods of an item that are gone through, with the votes locked, to find the next question.
+_MOST_SUBSETS = 10_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Study:
             raise ValueError(f"folder: expected an existing folder, got {name}")
         if isinstance(methods, str):
             raise TypeError(f"methods: expected a sequence of names, got {methods!r}")
-        trials = _whole(trials, "trials", 1)
-        self.max_side = _whole(max_side, "max_side", 64)
+        trials = whole(trials, "trials", 1)
+        self.max_side = whole(max_side, "max_side", 64)
         items, self.left_out = find_items(items_folder(root), methods)
         if not items and not self.left_out:
             raise ValueError(f"folder: no folder with a composite and results in {os.fspath(items_folder(root))!r}")
@@ -78,7 +83,7 @@ class Study:
             said = ", ".join(self.methods) or "; ".join(f"{item}: {why}" for item, why in self.left_out[:3]) or "none"
             raise ValueError(f"folder: expected results of two methods or more in {name}, got {said}")
         everything = len(self.methods)
-        self.show = min(3, everything) if show is None else everything if show == "all" else _whole(show, "show", 2)
+        self.show = min(3, everything) if show is None else everything if show == "all" else whole(show, "show", 2)
         if self.show > len(self.methods):
             raise ValueError(f"show: expected at most {len(self.methods)} as there are so many methods, got {show}")
         self.items: dict[str, Item] = {}
@@ -91,6 +96,12 @@ class Study:
                 self.items[item.name] = item
         if not self.items:
             raise ValueError(f"folder: no item in {name} has results of {self.show} methods")
+        most = max(len(item.results) for item in self.items.values())
+        if comb(most, self.show) > _MOST_SUBSETS:
+            raise ValueError(
+                f"show: expected at most {_MOST_SUBSETS} sets of methods, got the {comb(most, self.show)} of "
+                f"{self.show} of {most}; compare fewer methods, or show another number at a time"
+            )
         self.trials = min(trials, sum(comb(len(item.results), self.show) for item in self.items.values()))
         self.votes = Votes(root / "votes.sqlite" if votes is None else Path(votes), create=True)
         self._cache = _Cache(_CACHE_BYTES)
@@ -128,19 +139,23 @@ class Study:
 
         Raises
         ------
-        ValueError
+        UnavailableError
             If the file cannot be read.
         """
         item = self.items[trial.item]
         path = item.composite if place == 0 else item.results[trial.shown[place - 1]]
-        return self._cache.get(path, lambda: _pictures.encode(path, item.size, self.max_side))
+        try:
+            return self._cache.get(path, lambda: _pictures.encode(path, item.size, self.max_side))
+        except ValueError as error:
+            raise UnavailableError(str(error)) from error
 
     def outline(self, item: Item) -> str:
         """The line around what was pasted, as SVG path data; empty where that is not known."""
         if item.name not in self._outlines:
             try:
                 self._outlines[item.name] = "" if item.mask is None else _pictures.outline(item.mask)
-            except ValueError:
+            except ValueError as error:  # it was a mask when the study started
+                _log.warning("nothing is circled in %s: %s", item.name, error)
                 self._outlines[item.name] = ""
         return self._outlines[item.name]
 
@@ -190,13 +205,3 @@ class _Cache:
             while self._size > self._limit:
                 self._size -= len(self._kept.popitem(last=False)[1])
         return data
-
-
-def _whole(value: object, argument: str, least: int) -> int:
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{argument}: expected a whole number, got {type(value).__name__}") from None
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{argument}: expected {least} or more, got {value!r}")
-    return number

@@ -53,6 +53,10 @@ PRAGMA user_version = {_VERSION};
 """
 
 
+class UnavailableError(ValueError):
+    """The votes or a picture cannot be read or written: a file's fault, which a rater can wait out."""
+
+
 @dataclass(frozen=True)
 class Ballot:
     """One answer.
@@ -131,7 +135,7 @@ class Votes:
 
         Raises
         ------
-        ValueError
+        UnavailableError
             If the file cannot be opened, read or written.
         """
         address = f"{self.path.absolute().as_uri()}?mode={self._mode}"
@@ -143,16 +147,12 @@ class Votes:
                 if not write:
                     yield connection
                     return
+                # What is not committed when the connection closes is undone.
                 connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
+                yield connection
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise ValueError(f"votes: cannot use {os.fspath(self.path)!r}: {error}") from error
+            raise UnavailableError(f"votes: cannot use {os.fspath(self.path)!r}: {error}") from error
 
     def add_rater(self, secret_hash: str, name: str) -> None:
         """Note a rater, unless already there."""
