@@ -728,7 +728,7 @@ def test_folders_that_cannot_be_used_fail_alone(monkeypatch: pytest.MonkeyPatch,
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runner, "_write_picture", full)
+    monkeypatch.setattr(runner, "write_picture", full)
     with pytest.raises(OSError, match="No space left"):
         evaluate(listed, tmp_path / "other", methods=["copy_paste"])
 

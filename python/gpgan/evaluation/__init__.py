@@ -15,7 +15,8 @@ file, from folders, or are drawn from the frames of fixed cameras (:func:`find_i
 
 from gpgan.evaluation.items import Inputs, Item, draw_pairs, find_items, read_csv, read_item
 from gpgan.evaluation.methods import Method, default_methods, method, method_names, parse_method, register
-from gpgan.evaluation.runner import Results, evaluate
+from gpgan.evaluation.results import Results
+from gpgan.evaluation.runner import evaluate
 
 __all__ = [
     "Inputs",

@@ -9,16 +9,15 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 import gpgan
-from gpgan.evaluation import runner, table
-
-if TYPE_CHECKING:
-    from gpgan.evaluation.runner import Record, Results
+from gpgan.evaluation import table
+from gpgan.evaluation.results import Results
+from gpgan.evaluation.run_folder import Record, read_picture
 
 _FOLDER = Path(__file__).parent
 #: What a result's caption says, of what there is.
@@ -170,9 +169,9 @@ _NO_PICTURE: dict[str, Any] = {"data": "", "width": 0, "height": 0, "error": "no
 def _thumbnail(folder: Path, stem: str, side: int) -> dict[str, Any]:
     """A picture of an item as a data URI, the composite with the mask's outline on it."""
     try:
-        picture = _resized(Image.fromarray(runner.read_picture(folder / f"{stem}.png")), side)
+        picture = _resized(Image.fromarray(read_picture(folder / f"{stem}.png")), side)
         if stem == "composite":
-            picture = _outlined(picture, Image.fromarray(runner.read_picture(folder / "mask.png")))
+            picture = _outlined(picture, Image.fromarray(read_picture(folder / "mask.png")))
     except ValueError as error:  # somebody has touched the file since it was written
         return _NO_PICTURE | {"error": str(error)}
     data = io.BytesIO()

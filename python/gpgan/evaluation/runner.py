@@ -2,84 +2,38 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
-import io
 import json
-import math
 import os
 import platform
 import re
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gpgan
-from gpgan import _core, _image_files
-from gpgan.evaluation import measures, table
+from gpgan import _core
+from gpgan.evaluation import measures, report, table
 from gpgan.evaluation.items import Inputs, Item, find_items, read_item
 from gpgan.evaluation.methods import Method, as_methods, warm_up
+from gpgan.evaluation.results import Results
+from gpgan.evaluation.run_folder import (
+    FORMAT,
+    Record,
+    check_run,
+    claimed,
+    file_digest,
+    is_whole,
+    read_picture,
+    read_record,
+    write,
+    write_picture,
+)
 
-__all__ = ["Results", "evaluate"]
-
-#: Of what is in item.json; another number is another program's.
-FORMAT = 1
-
-#: A PNG file's last chunk.
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Results:
-    """What came out.
-
-    Attributes
-    ----------
-    run : Path
-        The folder, with ``report.html``, ``table.txt``, ``table.csv``, ``scores.csv``, ``scores.json`` and
-        ``items/``.
-    items : list of dict
-        What each ``item.json`` holds of the methods that were asked for: name, title, files, error, and by label
-        seconds, scores and error.
-    summary : dict
-        By label: name, items (how many have a result), failed, and by metric mean, median and count.
-    metrics : list of str
-    notes : list of str
-        On how to read the numbers.
-    computed : int
-        Results that were computed now and not found in the folder.
-    """
-
-    run: Path
-    items: list[Record]
-    summary: dict[str, dict[str, Any]]
-    metrics: list[str]
-    notes: list[str]
-    computed: int = 0
-
-    @property
-    def failed(self) -> int:
-        """How many pairs of item and method have no result."""
-        return sum(row["failed"] for row in self.summary.values())
-
-    def table(self) -> str:
-        """The means as text: methods down, metrics across."""
-        return table.as_text(self.summary, self.metrics, len(self.items), self.notes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``scores.json`` holds."""
-        return {
-            "format": FORMAT, "gpgan": gpgan.__version__, "metrics": self.metrics, "notes": self.notes,
-            "summary": self.summary, "items": self.items,
-        }  # fmt: skip
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -136,8 +90,6 @@ def evaluate(
         If an argument is wrong, no item is found, or another process is writing to the folder. A damaged image and a
         method that fails are no such error: they are in the results.
     """
-    from gpgan.evaluation import report
-
     if not 32 <= thumbnail <= 4096:
         raise ValueError(f"thumbnail: expected 32 to 4096 pixels, got {thumbnail}")
     if grid < 0:
@@ -149,16 +101,16 @@ def evaluate(
         items = _checked(root)
         if masks is not None or pairs is not None:
             raise ValueError("masks, pairs: expected none beside items")
-    folder = _check_run(Path(run))
+    folder = check_run(Path(run))
     measure = measures.Measure(realism, note)
-    with _claimed(folder):
+    with claimed(folder):
         settings = {
             "format": FORMAT, "gpgan": gpgan.__version__, "root": _text(root), "masks": masks and os.fspath(masks),
             "pairs": pairs, "seed": seed, "items": [item.name for item in items],
             "methods": [{"label": entry.label, **entry.identity()} for entry in chosen],
             "metrics": measure.identity(), "machine": _machine(),
         }  # fmt: skip
-        _write(folder / "evaluation.json", json.dumps(settings, indent=1))
+        write(folder / "evaluation.json", json.dumps(settings, indent=1))
         records, computed = [], 0
         with _progress(len(items) * len(chosen), progress) as bar:
             ready: set[str] = set()
@@ -173,10 +125,10 @@ def evaluate(
         metrics = table.metrics_of(summary)
         notes = [*measure.notes(metrics), *table.notes(summary, metrics, records)]
         results = Results(folder, records, summary, metrics, notes, computed)
-        _write(folder / "scores.json", json.dumps(results.to_dict(), indent=1, allow_nan=False))
-        _write(folder / "scores.csv", _as_csv(records, metrics))
-        _write(folder / "table.txt", results.table() + "\n")
-        _write(folder / "table.csv", table.as_csv(summary, metrics))
+        write(folder / "scores.json", json.dumps(results.to_dict(), indent=1, allow_nan=False))
+        write(folder / "scores.csv", results.scores_csv())
+        write(folder / "table.txt", results.table() + "\n")
+        write(folder / "table.csv", table.as_csv(summary, metrics))
         report.write(results, thumbnail=thumbnail, grid=grid, title=_text(root), progress=progress)
     return results
 
@@ -242,7 +194,7 @@ class _ItemRun:
         reason: str | None = None
         try:
             for role, path in self.item.files.items():
-                files[role]["sha256"] = _file_digest(path)
+                files[role]["sha256"] = file_digest(path)
         except OSError as error:
             reason = f"cannot read {error.filename!r}: {error.strerror}"
         identity = {
@@ -257,7 +209,7 @@ class _ItemRun:
 
     def _gone_on(self, record: Record) -> Record:
         """The record with what an earlier call has left of the same files; what it has left of others is removed."""
-        old = _read_record(self.folder / "item.json")
+        old = read_record(self.folder / "item.json")
         if old is not None and old["fingerprint"] == record["fingerprint"]:
             again = {entry.label for entry in self.methods} if self.redo else set()
             methods = {label: said for label, said in old["methods"].items() if label not in again}
@@ -273,12 +225,12 @@ class _ItemRun:
             said is not None
             and said.get("fingerprint") == fingerprint
             and said.get("error") is None
-            and _is_whole(self.folder / f"{entry.label}.png")
+            and is_whole(self.folder / f"{entry.label}.png")
         )
 
     def _has_pictures(self, record: Record) -> bool:
         stems = ["composite", "mask", *(["truth"] if "truth" in record["files"] else [])]
-        return all(_is_whole(self.folder / f"{stem}.png") for stem in stems)
+        return all(is_whole(self.folder / f"{stem}.png") for stem in stems)
 
     def inputs(self) -> Inputs:
         if self._inputs is None:
@@ -301,7 +253,7 @@ class _ItemRun:
             pictures = {"composite": inputs.composite, "mask": inputs.framed[2], "truth": inputs.truth}
             for stem, pixels in pictures.items():
                 if pixels is not None:
-                    _write_picture(pixels, self.folder / f"{stem}.png")
+                    write_picture(pixels, self.folder / f"{stem}.png")
         self._save(record)
 
     def _compute(self, record: Record, entry: Method, fingerprint: str) -> None:
@@ -327,7 +279,7 @@ class _ItemRun:
         except Exception as error:  # anybody's method may raise anything
             said["error"], said["seconds"] = _reason(error), None
         else:
-            _write_picture(result, path)
+            write_picture(result, path)
         record["methods"][entry.label] = said
 
     def _score(self, record: Record) -> None:
@@ -355,7 +307,7 @@ class _ItemRun:
 
     def _save(self, record: Record) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "item.json", json.dumps(record, indent=1, allow_nan=False))
+        write(self.folder / "item.json", json.dumps(record, indent=1, allow_nan=False))
 
     def _asked(self, record: Record) -> Record:
         """The record with the methods that were asked for, in their order."""
@@ -371,143 +323,6 @@ class _ItemRun:
 
 class _BadItemError(Exception):
     """An item whose images cannot be read: no method can do anything with it."""
-
-
-# --------------------------------------------------------------------------------------------------------------- files
-
-
-def _read_record(path: Path) -> Record | None:
-    """What an item.json says, without the methods' entries that are not as they should be; None if it is none."""
-    try:
-        record = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=lambda name: None)
-    except (FileNotFoundError, RecursionError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        return None
-    if not isinstance(record.get("methods"), dict) or not {"fingerprint", "error"} <= set(record):
-        return None
-    if not isinstance(record["error"], (str, type(None))):
-        return None
-    record["methods"] = {label: said for label, said in record["methods"].items() if _is_entry(said)}
-    return record
-
-
-def _finite(text: str) -> float | None:
-    return number if math.isfinite(number := float(text)) else None
-
-
-def _is_entry(said: Any) -> bool:
-    """Whether it is a method's in an item.json, of a failure or of a result with all its numbers."""
-    if not isinstance(said, dict) or not {"error", "seconds", "scores", "measured"} <= set(said):
-        return False
-    if said["error"] is not None:
-        return isinstance(said["error"], str)
-    known = said.get("known", {})
-    return (
-        _is_number(said["seconds"])
-        and isinstance(said["measured"], str)
-        and isinstance(known, dict)
-        and all(
-            isinstance(scores, dict) and all(value is None or _is_number(value) for value in scores.values())
-            for scores in (said["scores"], *known.values())
-        )
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) < 1e300
-
-
-def read_picture(path: Path) -> Any:
-    """A picture of a run's folder, uint8 (H, W, 3), or (H, W) of a mask.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or damaged.
-    """
-    import numpy as np
-
-    picture = _image_files.read(path, "result").picture
-    return np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
-
-
-def _write_picture(pixels: Any, path: Path) -> None:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG")
-    _write(path, data.getvalue())
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a picture is there to its end."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(_PNG_END), os.SEEK_END)
-            return file.read() == _PNG_END
-    except OSError:
-        return False
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """A file, whole or not at all if the process is killed.
-
-    There is no fsync, which would take longer than the blends: what a power cut may leave without its end is found by
-    :func:`_is_whole`, or is no JSON, and is computed again.
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    data = content if isinstance(content, bytes) else content.encode(errors="replace")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _check_run(run: Path) -> Path:
-    """Refuse a folder that is something else's."""
-    shown = repr(os.fspath(run))
-    try:
-        names = {path.name for path in run.iterdir() if not path.name.startswith(".")} if run.exists() else set()
-    except OSError as error:
-        raise ValueError(f"run: expected a folder at {shown}: {error.strerror}") from None
-    begun = names == {"items"} and not any((run / "items").iterdir())
-    if names and "evaluation.json" not in names and not begun:
-        raise ValueError(f"run: expected a new or empty folder, or one of an evaluation, got {shown} with other files")
-    return run
-
-
-def _make(run: Path) -> None:
-    try:
-        (run / "items").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"run: cannot make the folder {os.fspath(run)!r}: {error.strerror}") from None
-
-
-@contextmanager
-def _claimed(run: Path) -> Iterator[None]:
-    """This process alone writes to the folder; a killed one's claim ends with it."""
-    import fcntl
-
-    _make(run)
-    try:
-        # A folder that somebody else has made may hold a link there, to a file that must not be touched.
-        lock = os.open(run / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise ValueError(f"run: cannot write in {os.fspath(run)!r}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"run: another process is writing to {os.fspath(run)!r}") from None
-        for part in run.glob(".*.part"):
-            part.unlink(missing_ok=True)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _folders(folder: Path) -> set[str]:
@@ -536,32 +351,6 @@ def _checked(items: Sequence[Item]) -> list[Item]:
     if not items or len({item.name.lower() for item in items}) != len(items):
         raise ValueError("root: expected one item at least, and names that differ")
     return list(items)
-
-
-def _as_csv(records: Sequence[Record], metrics: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["item", "source", "target", "mask", "method", *map(table.harmless, metrics), "error"])
-    for record in records:
-        files = [record["files"].get(role, {}).get("path", "") for role in ("source", "target", "mask")]
-        for label, said in record["methods"].items():
-            values = table.values(said)
-            numbers = [values.get(metric) for metric in metrics]
-            row = [record["item"], *files, label, *numbers, said["error"] or ""]
-            writer.writerow(["" if cell is None else table.harmless(cell) for cell in row])
-    return text.getvalue()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        shutil.copyfileobj(file, _Sink(digest.update), 1 << 20)
-    return digest.hexdigest()
-
-
-class _Sink:
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self.write = write
 
 
 def _digest(value: Any) -> str:
