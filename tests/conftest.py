@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -225,3 +226,13 @@ def device(request: pytest.FixtureRequest, has_cuda: bool, monkeypatch: pytest.M
     real = RealCuda()
     monkeypatch.setattr(_cuda_device, "cuda", real)
     return real
+
+
+@pytest.fixture
+def registered() -> Iterator[Callable[..., None]]:
+    """:func:`gpgan.evaluation.register`, undone in the end."""
+    methods = importlib.import_module("gpgan.evaluation.methods")
+    before = dict(methods._registered)
+    yield methods.register
+    methods._registered.clear()
+    methods._registered.update(before)

@@ -81,15 +81,6 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "pairs.csv"
 
 
-@pytest.fixture
-def registered() -> Iterator[Callable[..., None]]:
-    """:func:`gpgan.evaluation.register`, undone in the end."""
-    before = dict(methods_module._registered)
-    yield evaluation.register
-    methods_module._registered.clear()
-    methods_module._registered.update(before)
-
-
 def evaluate(root: Any, run: Path, **options: Any) -> evaluation.Results:
     return evaluation.evaluate(root, run, **{"methods": QUICK, "realism": None, "thumbnail": 32} | options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from PIL import Image
 import gpgan
 from gpgan import evaluation
 from gpgan.evaluation import measures, report, table
-from gpgan.evaluation import methods as methods_module
 
 HEIGHT, WIDTH = 40, 56
 
@@ -40,15 +39,6 @@ def pair(tmp_path: Path) -> evaluation.Item:
     square_mask().save(tmp_path / "m.png")
     source, target, mask = (tmp_path / f"{name}.png" for name in "stm")
     return evaluation.Item("pair", source, target, mask, target)
-
-
-@pytest.fixture
-def registered() -> Iterator[Callable[..., None]]:
-    """:func:`gpgan.evaluation.register`, undone in the end."""
-    before = dict(methods_module._registered)
-    yield evaluation.register
-    methods_module._registered.clear()
-    methods_module._registered.update(before)
 
 
 def evaluate(root: Any, run: Path, *methods: str) -> evaluation.Results:

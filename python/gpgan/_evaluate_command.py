@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 import gpgan
+from gpgan import _files
 
 
 def _list_methods(wanted: bool) -> None:
@@ -101,16 +101,13 @@ def evaluate(
             note=lambda text: None if quiet else typer.echo(f"gpgan: {text}", err=True),
         )
     except KeyboardInterrupt:
-        typer.echo(f"\ngpgan: stopped; the same command goes on in {_printable(output)}", err=True)
+        typer.echo(f"\ngpgan: stopped; the same command goes on in {_files.printable(output)}", err=True)
         raise typer.Exit(130) from None
     typer.echo(json.dumps(results.to_dict(), indent=1) if as_json else results.table())
     if results.failed:
         total = len(results.items) * len(results.summary)
         typer.echo(
-            f"gpgan: {results.failed} of {total} blends failed; see {_printable(output / 'report.html')}", err=True
+            f"gpgan: {results.failed} of {total} blends failed; see {_files.printable(output / 'report.html')}",
+            err=True,
         )
         raise typer.Exit(1)
-
-
-def _printable(path: Path) -> str:
-    return os.fsencode(path).decode(errors="replace")

@@ -129,12 +129,7 @@ def _apply_one(
     if not weights.any():
         np.copyto(out, target)
         return
-    known = np.ones(foreground.shape[:2]) if alpha is None else alpha
-    covers = foreground.shape[:2] == shape and given.offset == (0, 0)
-    foreground, known = place(foreground, shape, given.offset), place(known, shape, given.offset)
-    if alpha is not None or not covers:
-        # The core's push-pull is float32; what is known keeps all its digits.
-        foreground = np.where(known[..., None] > 0, foreground, ops.extend(foreground, known))
+    foreground = place_source(foreground, alpha, shape, given.offset)
     result = method(foreground, background, weights)
     for c in range(colors):  # a channel at a time, for the memory that a large photo takes
         out[..., c] = from_float(result[..., c], out.dtype)
@@ -155,6 +150,38 @@ def place(image: Array, shape: tuple[int, int], offset: tuple[int, int]) -> Arra
             top - offset[0] : bottom - offset[0], left - offset[1] : right - offset[1]
         ]
     return frame
+
+
+def bounding_box(region: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
+    """The smallest rows and columns that hold a region that is not empty, and a margin as far as there is image."""
+    sides = []
+    for axis in (1, 0):
+        [indices] = np.nonzero(region.any(axis=axis))
+        sides.append(slice(max(0, int(indices[0]) - margin), int(indices[-1]) + 1 + margin))
+    return sides[0], sides[1]
+
+
+def place_source(source: Array, alpha: Array | None, shape: tuple[int, int], offset: tuple[int, int]) -> Array:
+    """A source (h, w, C) in a frame of another size; what it does not know there is extended from what it knows.
+
+    `alpha`, (h, w), is 0 where it knows nothing; None: it knows all of its own pixels.
+    """
+    if alpha is None and source.shape[:2] == shape and offset == (0, 0):
+        return source
+    known = place(np.ones(source.shape[:2]) if alpha is None else alpha, shape, offset)
+    source = place(source, shape, offset)
+    if known.all() or not known.any():
+        return source
+    # The core's push-pull is float32; what is known keeps all its digits.
+    return np.where(known[..., None] > 0, source, ops.extend(source, known))
+
+
+def to_float(pixels: _arrays.Pixels, *, is_mask: bool = False) -> Array:
+    """Pixels on the scale whose 1 is their dtype's white; a mask's integers may be 0 and 1."""
+    if pixels.dtype.kind in "bf" or (is_mask and pixels.max() <= 1):
+        return np.asarray(pixels, np.float64)
+    scaled: Array = pixels / np.float64(np.iinfo(pixels.dtype).max)
+    return scaled
 
 
 def from_float(values: Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -180,10 +207,7 @@ def _as_float(pixels: _arrays.Pixels, argument: str, *, is_mask: bool = False) -
             )
         clipped: Array = np.clip(pixels, 0, 1, dtype=np.float64)
         return clipped
-    if pixels.dtype == np.bool_ or (is_mask and pixels.max() <= 1):
-        return pixels.astype(np.float64)
-    scaled: Array = pixels / np.float64(np.iinfo(pixels.dtype).max)
-    return scaled
+    return to_float(pixels, is_mask=is_mask)
 
 
 def read_offset(offset: Any) -> tuple[int, int]:

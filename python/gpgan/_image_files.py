@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from gpgan import _files
 from gpgan._arrays import max_pixels
 
 #: Few decoders, so that little code meets files of unknown origin.
 READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
+#: Endings of the files that `read` is for.
+READABLE_SUFFIXES = frozenset({*SUFFIXES, ".bmp"})
 #: The modes that `read` gives, and who can hold them.
 HOLDS = {
     "PNG": ("L", "LA", "RGB", "RGBA", "I;16"),
@@ -171,20 +173,12 @@ def write(photo: Photo, path: Path, *, quality: int) -> None:
         options["quality"] = quality
     options = {key: value for key, value in options.items() if value is not None}
     final = Path(os.path.realpath(path))
-    part = final.with_name(f".{final.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        # Exclusive, and with the permissions that the umask gives to any new file.
-        with part.open("x+b") as file:
+        with _files.replacing(final) as file:
             photo.picture.save(file, image_format, **options)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, (OSError, ValueError, MemoryError)):  # what Pillow's encoders raise
-            reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"output: cannot write {os.fspath(path)!r}: {reason}") from error
-        raise
+    except (OSError, ValueError, MemoryError) as error:  # what Pillow's encoders raise
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"output: cannot write {os.fspath(path)!r}: {reason}") from error
 
 
 def with_picture(photo: Photo, picture: Image.Image) -> Photo:

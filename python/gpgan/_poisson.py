@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpgan import _core
+from gpgan import _core, _frames
 
 Array = npt.NDArray[np.floating[Any]]
 Inside = npt.NDArray[np.bool_]
@@ -68,7 +68,7 @@ def clone(source: Array, target: Array, inside: Inside, mode: str) -> Array:
     if not inside.any():
         return result
     # Beyond the outer ring nothing has a say.
-    box = bounding_box(inside, 1)
+    box = _frames.bounding_box(inside, 1)
     source, target, inside = source[box], target[box], inside[box]
     if mode == "monochrome" and source.shape[2] == 3:
         source = np.repeat(source @ np.array(LUMA, source.dtype)[:, None], 3, axis=2)
@@ -78,15 +78,6 @@ def clone(source: Array, target: Array, inside: Inside, mode: str) -> Array:
     cloned = np.add(membrane, particular, out=membrane if particular.dtype == np.float32 else None)
     np.copyto(result[box], cloned, where=inside[..., None])
     return result
-
-
-def bounding_box(region: Inside, margin: int = 0) -> tuple[slice, slice]:
-    """The smallest rows and columns that hold a region that is not empty, and a margin as far as there is image."""
-    sides = []
-    for axis in (1, 0):
-        [indices] = np.nonzero(region.any(axis=axis))
-        sides.append(slice(max(0, int(indices[0]) - margin), int(indices[-1]) + 1 + margin))
-    return sides[0], sides[1]
 
 
 def _integrated(source: Array, target: Array, inside: Inside) -> Array:

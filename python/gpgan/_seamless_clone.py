@@ -112,7 +112,7 @@ def seamless_clone(src: Any, dst: Any, mask: Any, p: Any, flags: int, blend: Any
     inside = _erode(region)
     changed = None
     if inside.any():
-        box = _poisson.bounding_box(inside, 1)  # of which the values count
+        box = _frames.bounding_box(inside, 1)  # of which the values count
         inside = inside[box]
         rows, columns = (range(w.start, w.stop)[b] for w, b in zip(window, box, strict=True))
         window = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
@@ -214,7 +214,7 @@ def _place(mask: Pixels, point: tuple[int, int], flag: CloneFlag) -> tuple[int, 
         inner, margin = mask > 0, 0
         if not inner.any():
             return 0, 0  # nothing to place
-    rows, columns = _poisson.bounding_box(inner)
+    rows, columns = _frames.bounding_box(inner)
     return (
         y - (rows.stop - rows.start) // 2 - rows.start - margin,
         x - (columns.stop - columns.start) // 2 - columns.start - margin,
@@ -242,7 +242,7 @@ def _region(
     part = selected[visible]
     if not part.any():
         return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
-    box = _poisson.bounding_box(part)
+    box = _frames.bounding_box(part)
     window, into = [], []
     for at, seen, b, n in zip(offset, visible, box, shape, strict=True):
         first, last = at + seen.start + b.start, at + seen.start + min(b.stop, seen.stop - seen.start)

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 import gpgan
-from gpgan import _core, _cuda_library, _evaluate_command, _image_files, _realism_command, _study_command
+from gpgan import _core, _cuda_library, _evaluate_command, _files, _image_files, _realism_command, _study_command
 
 _FOLDER = Path(__file__).parent
 _SAMPLE = tuple(_FOLDER / "samples" / name for name in ("source.jpg", "target.jpg", "mask.png"))
@@ -186,7 +186,7 @@ def blend(
         }  # fmt: skip
         typer.echo(json.dumps(report, default=os.fspath))
     else:
-        typer.echo(f"{_printable(output)}: height {result.height}, width {result.width}, {seconds:.2f} s")
+        typer.echo(f"{_files.printable(output)}: height {result.height}, width {result.width}, {seconds:.2f} s")
 
 
 @app.command(short_help="Train a generator, or continue a run.")
@@ -256,7 +256,7 @@ def train(
         typer.echo(json.dumps({"run": recipe.run, "best": os.fspath(best)} | last))
     else:
         numbers = "".join(f", {key} {last[key]:.4g}" for key in ("loss", "psnr", "gain") if key in last)
-        typer.echo(f"{_printable(best)}: the best of {last['step']} steps; the last:{numbers[1:]}")
+        typer.echo(f"{_files.printable(best)}: the best of {last['step']} steps; the last:{numbers[1:]}")
 
 
 @app.command(short_help="Write a run's generator to a file.")
@@ -287,7 +287,7 @@ def export(
     if as_json:
         typer.echo(json.dumps({"output": os.fspath(path), "bytes": size}))
     else:
-        typer.echo(f"{_printable(path)}: {size} bytes")
+        typer.echo(f"{_files.printable(path)}: {size} bytes")
 
 
 app.command(short_help="Compare methods on pictures.")(_evaluate_command.evaluate)
@@ -351,7 +351,7 @@ def _trained(recipe: Any, *, tensorboard: bool, progress: bool) -> Path:
 
         return train(recipe, progress=progress, tensorboard=tensorboard)
     except KeyboardInterrupt:
-        run = _printable(Path(recipe.run))
+        run = _files.printable(Path(recipe.run))
         typer.echo(f"\ngpgan: stopped; the same command continues {run} from its last checkpoint", err=True)
         raise typer.Exit(130) from None
 
@@ -366,10 +366,6 @@ def _setting(text: str) -> tuple[str, str]:
 def _texts(values: list[Any] | None) -> tuple[str, ...] | None:
     """What was given, or None where nothing was."""
     return tuple(os.fspath(value) for value in values) if values else None
-
-
-def _printable(path: Path) -> str:
-    return os.fsencode(path).decode(errors="replace")
 
 
 def _version(package: str) -> str | None:

@@ -388,14 +388,17 @@ def _scene(source: Any, target: Any, mask: Any, offset: tuple[int, int]) -> _Sce
     m = np.ones(src.shape) if mask is None else _mask(mask, "mask", src.shape, "the source's size")
     known = np.ones(src.shape, bool)
     if src.has_alpha:
-        m, known = m * _unit(pixels[..., -1]), pixels[..., -1] > 0
+        m, known = m * _frames.to_float(pixels[..., -1]), pixels[..., -1] > 0
     colors = pixels[..., : src.colors]
     at, shape = _frames.read_offset(offset), tgt.shape
     if at == (0, 0) and src.shape == shape:
         return _Scene(colors, scene_target, m, known)
     place = _frames.place
     return _Scene(
-        place(_unit(colors), shape, at), scene_target, place(m, shape, at), place(known.astype(float), shape, at) > 0
+        place(_frames.to_float(colors), shape, at),
+        scene_target,
+        place(m, shape, at),
+        place(known.astype(float), shape, at) > 0,
     )
 
 
@@ -445,17 +448,7 @@ def _mask(value: Any, argument: str, shape: tuple[int, ...] | None = None, what:
     if shape is not None and m.shape != shape:
         raise ValueError(f"{argument}: expected {what}, {tuple(shape)}, got {m.shape}")
     _check_range(m, argument)
-    if m.dtype == np.bool_ or (m.dtype == np.uint8 and m.max() <= 1):
-        return np.asarray(m, np.float64)
-    return _unit(m)
-
-
-def _unit(pixels: Pixels) -> Floats:
-    """On the scale of [0, 1]."""
-    if pixels.dtype.kind == "f":
-        return np.asarray(pixels, np.float64)
-    scaled: Floats = pixels / np.float64(np.iinfo(pixels.dtype).max)
-    return scaled
+    return _frames.to_float(m, is_mask=True)
 
 
 def _blocks(shape: tuple[int, ...], overlap: int = 0) -> Iterator[slice]:
@@ -476,7 +469,7 @@ def _squared_error(x: Pixels, y: Pixels) -> Floats:
     """(H, W), the mean over the colours, on the scale of [0, 1]."""
     error = np.empty(x.shape[:2])
     for rows in _blocks(x.shape):
-        difference = _unit(x[rows]) - _unit(y[rows])
+        difference = _frames.to_float(x[rows]) - _frames.to_float(y[rows])
         error[rows] = np.einsum("hwc,hwc->hw", difference, difference) / x.shape[2]
     return error
 
@@ -494,23 +487,13 @@ def _regions(inside: Region) -> dict[str, Region]:
     import scipy.ndimage
 
     core, band = np.zeros_like(inside), np.zeros_like(inside)
-    box = _bounding_box(inside, margin=_BAND_RADIUS + 1)  # beyond that the smoothed mask is 0
-    if box is not None:
+    if inside.any():
+        box = _frames.bounding_box(inside, _BAND_RADIUS + 1)  # beyond that the smoothed mask is 0
         part = inside[box]
         core[box] = scipy.ndimage.minimum_filter(part, 2 * _RIM + 1, mode="constant", cval=0)
         smooth = scipy.ndimage.gaussian_filter(part.astype(np.float64), _BAND_SIGMA, mode="mirror", radius=_BAND_RADIUS)
         band[box] = (smooth > 0.02) & (smooth < 0.98)
     return {"whole": np.ones_like(inside), "inside": inside, "core": core, "outside": ~inside, "band": band}
-
-
-def _bounding_box(inside: Region, margin: int) -> tuple[slice, slice] | None:
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(rows):
-        return None
-    return (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
-    )
 
 
 def _ssim(x: Pixels, y: Pixels) -> float:
@@ -520,7 +503,7 @@ def _ssim(x: Pixels, y: Pixels) -> float:
         raise ImportError("ssim needs scikit-image: pip install 'gpgan[evaluate]'") from error
     channels = [
         structural_similarity(  # type: ignore[no-untyped-call, unused-ignore]
-            _unit(x[..., c]), _unit(y[..., c]), data_range=1.0, win_size=_SSIM_WINDOW
+            _frames.to_float(x[..., c]), _frames.to_float(y[..., c]), data_range=1.0, win_size=_SSIM_WINDOW
         )
         for c in range(x.shape[2])
     ]
@@ -532,9 +515,9 @@ def _gradient_kept(x: Pixels, scene: _Scene) -> float:
     height, width, _ = x.shape
     for rows in _blocks(x.shape, overlap=1):
         m = scene.mask[rows, :, None]
-        composite = m * _unit(scene.source[rows]) + (1 - m) * _unit(scene.target[rows])
+        composite = m * _frames.to_float(scene.source[rows]) + (1 - m) * _frames.to_float(scene.target[rows])
         own = min(rows.stop - 1, height) - rows.start  # without the row that the next block has too
-        for sums, image in zip(kept, (_unit(x[rows]), composite), strict=True):
+        for sums, image in zip(kept, (_frames.to_float(x[rows]), composite), strict=True):
             sums += np.abs(np.diff(image, axis=0)).sum(), np.abs(np.diff(image[:own], axis=1)).sum()
     # A side of one pixel has no pairs.
     pairs = max(1, (height - 1) * width), max(1, height * (width - 1))
@@ -554,7 +537,7 @@ def _seam_visibility(x: Pixels, scene: _Scene, parts: dict[str, Region]) -> floa
         near = across | (band[first] & band[second])  # a mask of a single pixel has no band
 
         def step(image: Pixels, i: Any = first, j: Any = second, near: Region = near) -> Floats:
-            return _unit(image[j][near]) - _unit(image[i][near])
+            return _frames.to_float(image[j][near]) - _frames.to_float(image[i][near])
 
         own, of_target = step(x), step(scene.target)
         knows = scene.known[first][near] & scene.known[second][near]

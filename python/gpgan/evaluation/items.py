@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpgan import _arrays, _frames, _image_files, ops
+from gpgan import _arrays, _frames, _image_files
 
 Pixels = npt.NDArray[np.uint8]
 
 __all__ = ["Inputs", "Item", "draw_pairs", "find_items", "read_csv", "read_item"]
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 #: Stems in an item's folder that are no method's.
 RESERVED = ("composite", "mask", "source", "target", "truth")
 _COLUMNS = ("name", "source", "target", "mask", "truth", "left", "top")
@@ -97,12 +96,8 @@ class Inputs:
         alpha = np.ones(own) if is_whole else self.source[..., 3] / 255.0
         weight = alpha if self.mask is None else self.mask / 255.0 * alpha
         # The method's own front end places and extends; here for methods that take images of one size only.
-        frame, known, mask = (
-            _frames.place(pixels, (height, width), self.offset)
-            for pixels in (self.source[..., :3] / 255.0, alpha, weight)
-        )
-        if known.any() and not known.all():
-            frame = np.where(known[..., None] > 0, frame, ops.extend(frame, known))
+        frame = _frames.place_source(self.source[..., :3] / 255.0, alpha, (height, width), self.offset)
+        mask = _frames.place(weight, (height, width), self.offset)
         return _frames.from_float(frame, np.uint8), self.target, _unambiguous(_frames.from_float(mask, np.uint8))
 
     @cached_property
@@ -357,7 +352,9 @@ def _item_of(folder: Path) -> Item:
 
 def _images(folder: Path) -> list[Path]:
     """By name. Hidden files are none: some systems keep a picture's notes under its name there."""
-    return [path for path in _listing(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [
+        path for path in _listing(folder) if path.suffix.lower() in _image_files.READABLE_SUFFIXES and path.is_file()
+    ]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -446,15 +443,9 @@ def _rgb(path: Path, argument: str) -> Pixels:
 def _mask(path: Path) -> Pixels:
     """Uint8 (H, W), 255 where the source shows."""
     pixels: npt.NDArray[Any] = _arrays.mask(_image_files.read(path, "mask").picture)[0]
-    if pixels.dtype.kind == "f":
-        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise ValueError("mask: expected floats in [0, 1]")
-        scale = 255.0
-    elif pixels.dtype == np.bool_ or pixels.max() <= 1:
-        scale = 255.0
-    else:
-        scale = 255 / np.iinfo(pixels.dtype).max
-    levels: Pixels = np.rint(pixels * scale).astype(np.uint8)
+    if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):  # nor is NaN
+        raise ValueError("mask: expected floats in [0, 1]")
+    levels: Pixels = np.rint(_frames.to_float(pixels, is_mask=True) * 255).astype(np.uint8)
     return _unambiguous(levels)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 import gpgan
+from gpgan import _files
 from gpgan.evaluation import table
 from gpgan.evaluation.results import Results
 from gpgan.evaluation.run_folder import Record, read_picture
@@ -81,16 +81,9 @@ def write(results: Results, *, thumbnail: int, grid: int, title: str, progress: 
         script=Markup(script),
         script_hash=_hash(script),
     )
-    path = results.run / "report.html"
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x", encoding="utf-8", errors="replace", newline="") as file:
-            for text in stream:
-                file.write(text)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with _files.replacing(results.run / "report.html", sync=False) as file:
+        for text in stream:
+            file.write(text.encode(errors="replace"))
 
 
 def _rows(summary: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:

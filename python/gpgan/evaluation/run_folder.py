@@ -7,14 +7,13 @@ import io
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpgan import _image_files
+from gpgan import _files, _image_files
 
 #: Of what is in item.json; another number is another program's.
 FORMAT = 1
@@ -149,15 +148,9 @@ def write(path: Path, content: str | bytes) -> None:
     There is no fsync, which would take longer than the blends: what a power cut may leave without its end is found by
     :func:`is_whole`, or is no JSON, and is computed again.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     data = content if isinstance(content, bytes) else content.encode(errors="replace")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with _files.replacing(path, sync=False) as file:
+        file.write(data)
 
 
 def file_digest(path: Path) -> str:

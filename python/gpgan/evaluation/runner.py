@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gpgan
-from gpgan import _core
+from gpgan import _core, _files
 from gpgan.evaluation import measures, report, table
 from gpgan.evaluation.items import Inputs, Item, find_items, read_item
 from gpgan.evaluation.methods import Method, as_methods, warm_up
@@ -364,7 +364,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _text(root: Any) -> str:
-    return os.fsencode(root).decode(errors="replace") if isinstance(root, (str, os.PathLike)) else f"{len(root)} items"
+    return _files.printable(root) if isinstance(root, (str, os.PathLike)) else f"{len(root)} items"
 
 
 @contextmanager

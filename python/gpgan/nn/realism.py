@@ -13,9 +13,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from gpgan import _arrays, _generator
+from gpgan import _arrays, _files, _generator
 from gpgan._cuda_device import place_of
 
 __all__ = ["RealismCNN", "RealismScorer", "SmallRealism", "build", "read_weights", "write_weights"]
@@ -228,21 +227,6 @@ def build(architecture: str, width: float) -> Network:
 # --- Weights files ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` in the end: under that name there is never a part of one."""
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def write_weights(
     path: str | os.PathLike[str],
     arrays: Mapping[str, NDArray[Any]],
@@ -282,7 +266,7 @@ def write_weights(
     said = json.dumps(header, separators=(",", ":")).encode()
     said += b" " * (-len(said) % 8)  # aligns the numbers
     final = Path(os.path.realpath(path))
-    with _replacing(final) as file:
+    with _files.replacing(final) as file:
         file.write(len(said).to_bytes(8, "little") + said)
         for array in arrays.values():
             file.write(np.ascontiguousarray(array, dtype).data)

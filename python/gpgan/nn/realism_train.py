@@ -35,8 +35,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from gpgan import _files
 from gpgan.evaluation import Item, draw_pairs, method, method_names, read_item
-from gpgan.nn.realism import RealismScorer, SmallRealism, _replacing, write_weights
+from gpgan.nn.realism import RealismScorer, SmallRealism, write_weights
 
 __all__ = ["Data", "TrainConfig", "area_under_curve", "load_backbone", "measure", "rank", "split", "train"]
 
@@ -151,11 +152,11 @@ class Data:
         )
         if not (self.real and self.fake):
             raise ValueError(f"{folder / 'index.tsv'}: expected real and composite pictures to train on")
-        self.photos = [self._load(path) for path in _files(self.root / "photos")]
+        self.photos = [self._load(path) for path in _pictures_in(self.root / "photos")]
         cameras = self.root / "aligned" / "train"
         folders = sorted(p for p in cameras.iterdir() if p.is_dir()) if cameras.is_dir() else []
         self.cameras = [
-            [self._load(path) for path in _some(_files(camera), 200)]
+            [self._load(path) for path in _some(_pictures_in(camera), 200)]
             for camera in folders
             if camera.name not in config.held_out
         ]
@@ -219,7 +220,7 @@ class Data:
         return target, composite, mask, True
 
 
-def _files(folder: Path) -> list[Path]:
+def _pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
 
 
@@ -452,7 +453,7 @@ def train(
                     "config": json.dumps(asdict(config)), "step": step + 1, "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(), "average": average,
                 }  # fmt: skip
-                with _replacing(Path(checkpoint)) as file:
+                with _files.replacing(Path(checkpoint)) as file:
                     torch.save(state, file)
     weights.load_state_dict(average)
     metadata = {

@@ -10,13 +10,11 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gpgan import _image_files
+from gpgan import _files, _image_files
 from gpgan._arrays import max_pixels
+from gpgan.evaluation.items import RESERVED
 from gpgan.study import _pictures
 
-#: In an item's folder these are no method's result.
-RESERVED = ("composite", "mask", "source", "target", "truth")
-SUFFIXES = (*_image_files.SUFFIXES, ".bmp")
 _METHOD = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -74,7 +72,7 @@ def find_items(folder: Path, methods: Sequence[str] | None) -> tuple[list[Item],
             item = _item(path, methods) if path.is_dir() else None
         except (OSError, ValueError) as error:
             reason = f"cannot read it: {error.strerror}" if isinstance(error, OSError) else str(error)
-            left_out.append((os.fsencode(path.name).decode(errors="replace"), reason))
+            left_out.append((_files.printable(path.name), reason))
         else:
             if item is not None:
                 items.append(item)
@@ -85,7 +83,7 @@ def _item(folder: Path, methods: Sequence[str] | None) -> Item | None:
     """An item, or None for a folder that is none."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        if path.suffix.lower() not in _image_files.READABLE_SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
         stem = path.stem.lower() if path.stem.lower() in RESERVED else path.stem
         if methods is not None and stem not in (*methods, "composite", "mask"):
