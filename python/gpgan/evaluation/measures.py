@@ -28,9 +28,9 @@ class Measure:
     Parameters
     ----------
     realism : "default", path-like or None
-        Weights of the realism score. The default ones may be missing, a file may not.
+        Weights of the realism score. The default ones may fail, as torch itself may be broken; a file may not.
     note : callable
-        Is told if they are.
+        Is told if they do.
 
     Raises
     ------
@@ -49,6 +49,7 @@ class Measure:
         is_default = os.fspath(realism) == "default"
         try:
             from gpgan.metrics import RealismScorer
+            from gpgan.nn.realism import SHIPPED
 
             self._score = RealismScorer(realism)
         except Exception as error:  # torch itself may be broken, and a file may hold anything
@@ -57,11 +58,7 @@ class Measure:
                 raise ValueError(f"realism: cannot use {os.fspath(realism)!r}: {reason}") from error
             note(f"no realism score: {reason}")
             return
-        folder = Path(gpgan.__file__).parent / "weights"
-        shipped = [path for path in sorted(folder.glob("realism.*")) if path.suffix in (".pt", ".safetensors")]
-        files = shipped if is_default else [Path(realism)]
-        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
-        self._weights = " ".join(digests) or "default"
+        self._weights = hashlib.sha256(Path(SHIPPED if is_default else realism).read_bytes()).hexdigest()
 
     def identity(self) -> dict[str, Any]:
         """What tells these numbers from others'."""

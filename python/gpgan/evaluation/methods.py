@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import gpgan
+from gpgan import _frames
 from gpgan.evaluation.items import RESERVED, Inputs, Pixels
 
 __all__ = ["Method", "default_methods", "method", "method_names", "parse_method", "register"]
@@ -278,21 +278,18 @@ def warm_up(method: Method) -> None:
 
 def _built_in() -> dict[str, tuple[str, _Registered]]:
     """By canonical name, in the order of the tables: the paper's Table 1 from its input to its own method."""
-    found: dict[str, _Registered] = {}
-    baselines = _module("gpgan.baselines")
-    for name in getattr(baselines, "__all__", ()):
-        function = getattr(baselines, name)
-        if inspect.isfunction(function):
-            found[name] = _of_function(function)
-            if name == "poisson" and "mode" in _keywords(function, 3):
-                for mode in ("mixed", "monochrome"):
-                    found[f"poisson-{mode}"] = _of_function(function, mode=mode)
-    order = ("copy_paste", "alpha", "multiband", "poisson", "poisson-mixed", "poisson-monochrome", "modified_poisson")
-    found = {name: found[name] for name in sorted(found, key=lambda n: (order.index(n) if n in order else 99, n))}
-    if _module("gpgan._seamless_clone") is not None:
-        found["seamless_clone"] = _Registered(
-            _seamless_clone, lambda: {"flags"}, lambda: gpgan.__version__, _for_cloning
-        )
+    baselines = gpgan.baselines
+    found = {
+        "copy_paste": _of_function(baselines.copy_paste),
+        "alpha": _of_function(baselines.alpha),
+        "multiband": _of_function(baselines.multiband),
+        "poisson": _of_function(baselines.poisson),
+        "poisson-mixed": _of_function(baselines.poisson, mode="mixed"),
+        "poisson-monochrome": _of_function(baselines.poisson, mode="monochrome"),
+        "modified_poisson": _of_function(baselines.modified_poisson),
+        "multi_spline": _of_function(baselines.multi_spline),
+        "seamless_clone": _Registered(_seamless_clone, lambda: {"flags"}, lambda: gpgan.__version__, _for_cloning),
+    }
     if _has_opencv():
         for name, flag in _FLAGS.items():
             found[f"opencv-{name}"] = _opencv(flag)
@@ -307,13 +304,11 @@ def _of_function(function: Callable[..., Any], **fixed: Any) -> _Registered:
     """A function with the arguments of :func:`gpgan.blend`."""
 
     def make(options: dict[str, Any]) -> Run:
-        given, loaded = fixed | options, [False]
+        given = fixed | options
 
         def run(inputs: Inputs) -> Any:
-            if not loaded[0]:
-                if isinstance(given.get("generator"), str):  # once, and not by a cache that others share
-                    given["generator"] = gpgan.load_generator(given["generator"])
-                loaded[0] = True
+            if isinstance(given.get("generator"), str):  # once, and not by a cache that others share
+                given["generator"] = gpgan.load_generator(given["generator"])
             return function(inputs.source, inputs.target, inputs.mask, offset=inputs.offset, **given)
 
         return run
@@ -335,8 +330,7 @@ def _seamless_clone(options: dict[str, Any]) -> Run:
     def run(images: _ToClone) -> Any:
         if said not in _FLAGS:
             raise ValueError(f"flags: expected {', '.join(_FLAGS)}, got {said!r}")
-        module = importlib.import_module("gpgan._seamless_clone")
-        return module.seamless_clone(*images, _FLAGS[said])[..., ::-1]
+        return gpgan.seamless_clone(*images, _FLAGS[said])[..., ::-1]
 
     return run
 
@@ -367,9 +361,8 @@ def _for_cloning(inputs: Inputs, mask: Pixels | None = None) -> _ToClone:
     # The point is the middle of the mask's bounding box, for which pixels on the border do not count.
     inner = mask.copy()
     inner[[0, -1]] = inner[:, [0, -1]] = 0
-    box = inner if inner.any() else mask
-    rows, columns = np.nonzero(box.any(1))[0], np.nonzero(box.any(0))[0]
-    x, y = ((int(side[0]) + (int(side[-1]) - int(side[0]) + 1) // 2) for side in (columns, rows))
+    rows, columns = _frames.bounding_box((inner if inner.any() else mask) > 0)
+    x, y = (side.start + (side.stop - side.start) // 2 for side in (columns, rows))
     # Blue comes first there, which matters where colours are turned to grey.
     return np.ascontiguousarray(source[..., ::-1]), np.ascontiguousarray(target[..., ::-1]), mask, (x, y)
 
@@ -381,10 +374,6 @@ def _has_opencv() -> bool:
         return importlib.util.find_spec("cv2") is not None and hasattr(importlib.import_module("cv2"), "seamlessClone")
     except Exception:  # a broken installation raises what it likes
         return False
-
-
-def _module(name: str) -> ModuleType | None:
-    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
