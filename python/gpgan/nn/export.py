@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpgan import _files
 from gpgan.nn.model import BlendingGAN, ColorCorrector
 
 __all__ = [
@@ -389,17 +390,9 @@ def _evaluated(generator: nn.Module) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    """Write atomically: under `path` there is the old file or the whole new one, never a part."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with _files.replacing(path) as file:
+        file.write(content)
+    return path
 
 
 def _without_paths(file: io.BytesIO) -> bytes:
