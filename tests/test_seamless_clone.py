@@ -259,7 +259,7 @@ def test_clone_passes_the_targets_alpha_and_heeds_the_sources(dtype):
         assert_array_equal(result[..., 3], alpha)
     assert_array_equal(seamless_clone(opaque, dst, mask, p, cv2.NORMAL_CLONE), expected)
 
-    # A cut-out: colours under alpha 0 are anything, and OpenCV pastes them.
+    # A cut-out: colours under alpha 0 are anything.
     round_mask = cv2.ellipse(np.zeros_like(mask), (42, 29), (24, 19), 0, 0, 360, 255, -1)
     cut = opaque.copy()
     cut[round_mask == 0] = 0
@@ -267,8 +267,8 @@ def test_clone_passes_the_targets_alpha_and_heeds_the_sources(dtype):
     by_mask = seamless_clone(opaque, dst, mask & round_mask, p, cv2.NORMAL_CLONE)
     assert_array_equal(ours, by_mask)
     if dtype == np.uint8:
-        theirs = opencv(cut, dst, mask, p, cv2.NORMAL_CLONE)
-        assert np.abs(theirs.astype(int) - by_mask).max() > 50
+        # Nothing can be said of its colours: it solves with gradients that it has not computed, from whatever its
+        # memory held before.
         assert_array_equal(opencv(opaque, layered, mask, p, cv2.NORMAL_CLONE)[..., 3], alpha)
 
 
