@@ -26,7 +26,7 @@ import scipy.ndimage
 import scipy.sparse
 import scipy.sparse.linalg
 
-from gpgan import _core, _frames, _poisson, ops, reference
+from gpgan import _core, _frames, _options, _poisson, reference
 
 Array = npt.NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def alpha(
     TypeError, ValueError
         As :func:`gpgan.blend` does, and for a `sigma` out of its range.
     """
-    width = ops._in_range("sigma", sigma, 1000)
+    width = _options.positive("sigma", sigma, 1000)
 
     def method(source: Array, target: Array, mask: Array) -> Array:
         return reference.composite(source, target, scipy.ndimage.gaussian_filter(mask, width, mode="reflect"))
@@ -128,7 +128,7 @@ def multiband(
         As :func:`gpgan.blend` does, and for `levels` below 0.
     """
     if levels is not None:
-        levels = ops._integer("levels", levels)
+        levels = _options.of_type("levels", levels, int)
         if levels < 0:
             raise ValueError(f"levels: expected 0 or more, got {levels}")
 
@@ -183,7 +183,7 @@ def poisson(
     TypeError, ValueError
         As :func:`gpgan.blend` does, and for another `mode`.
     """
-    _check_choice("mode", mode, _poisson.MODES)
+    _options.one_of("mode", mode, _poisson.MODES)
 
     def method(source: Array, target: Array, mask: Array) -> Array:
         cloned = np.asarray(_poisson.clone(source, target, mask > 0, mode), np.float64)
@@ -223,7 +223,7 @@ def modified_poisson(
     TypeError, ValueError
         As :func:`gpgan.blend` does, and for an `eps` out of its range.
     """
-    weight = ops._in_range("eps", eps, 1)
+    weight = _options.positive("eps", eps, 1)
     workers = _core.resolve_threads()
 
     def method(source: Array, target: Array, mask: Array) -> Array:
@@ -285,13 +285,13 @@ def multi_spline(
     TypeError, ValueError
         As :func:`gpgan.blend` does, and for options out of their range.
     """
-    amount = ops._in_range("weight", weight, 1e6)
+    amount = _options.positive("weight", weight, 1e6)
     if amount < 1e-6:
         raise ValueError(f"weight: expected a number from 1e-6 to 1e6, got {weight!r}")
-    spacing = ops._integer("spacing", spacing)
+    spacing = _options.of_type("spacing", spacing, int)
     if spacing < 1:
         raise ValueError(f"spacing: expected 1 pixel or more, got {spacing}")
-    _check_choice("smoothness", smoothness, ("laplacian", "gradient"))
+    _options.one_of("smoothness", smoothness, ("laplacian", "gradient"))
 
     def method(source: Array, target: Array, mask: Array) -> Array:
         grid = (mask.shape[0] // spacing + 2, mask.shape[1] // spacing + 2)
@@ -309,13 +309,6 @@ def multi_spline(
         return target
 
     return _frames.apply(method, source, target, mask, offset, out)
-
-
-def _check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument}: expected str, got {type(value).__name__} ({value!r})")
-    if value not in choices:
-        raise ValueError(f"{argument}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 # ------------------------------------------------------------------------------------------- Burt and Adelson's pyramid

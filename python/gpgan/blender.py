@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpgan import _arrays, _core, _cuda_device, _frames, _generator
+from gpgan import _arrays, _core, _cuda_device, _frames, _generator, _options
 from gpgan._cuda_arrays import CudaArrays, describe, dtype_name
 
 __all__ = ["Blender", "blend", "clear_cache"]
@@ -88,20 +88,18 @@ class Blender:
             raise ValueError(f"shape: expected at least 1 x 1 pixels, got {sides[0]} x {sides[1]}")
         _arrays.check_size(sides[0], sides[1], "shape")
         self._device = _cuda_device.check_option(device)
-        if mode is None:
-            raise TypeError("mode: expected str, got NoneType (None)")
         self._shape = (sides[0], sides[1])
         self._colors = None if len(sides) == 2 else _arrays.color_count(sides[2])
-        said = _core.options(_of_type("mode", mode, str))
+        said = _core.options(_options.of_type("mode", mode, str))
         self._options = {
-            "color_weight": _of_type("color_weight", color_weight, float, said["color_weight"]),
-            "sigma": _of_type("sigma", sigma, float, said["sigma"]),
-            "equation": _of_type("equation", equation, str, said["equation"]),
-            "carry": _of_type("carry", carry, str, said["carry"]),
-            "pyramid": _of_type("pyramid", pyramid, str, said["pyramid"]),
-            "membrane": _of_type("membrane", membrane, bool, said["membrane"]),
-            "inset": _of_type("inset", inset, int, said["inset"]),
-            "threads": _of_type("threads", threads, int, 0),
+            "color_weight": _options.optional("color_weight", color_weight, float, said["color_weight"]),
+            "sigma": _options.optional("sigma", sigma, float, said["sigma"]),
+            "equation": _options.optional("equation", equation, str, said["equation"]),
+            "carry": _options.optional("carry", carry, str, said["carry"]),
+            "pyramid": _options.optional("pyramid", pyramid, str, said["pyramid"]),
+            "membrane": _options.optional("membrane", membrane, bool, said["membrane"]),
+            "inset": _options.optional("inset", inset, int, said["inset"]),
+            "threads": _options.optional("threads", threads, int, 0),
         }
         self._generator = _generator.resolve(generator)
         self._lock = threading.Lock()
@@ -109,7 +107,7 @@ class Blender:
         self._core: Any = None  # a Blender of _core or of _cuda
         self._planned: _Plan | None = None
         self._is_checked = True  # whether nothing that the last call was given can still turn out to be wrong
-        self._image_size: int = _of_type(
+        self._image_size: int = _options.optional(
             "generator.image_size", getattr(self._generator, "image_size", _generator.DEFAULT_IMAGE_SIZE), int, 0
         )
         self._plan_ahead()
@@ -526,28 +524,3 @@ def _lowres(arrays: Any, value: Any, colors: int, count: int) -> Any:
     if len(picture.pixels) not in (1, count):
         raise ValueError(f"lowres: expected a batch of 1 or {count}, got {len(picture.pixels)}")
     return arrays.core_readable(picture.pixels)
-
-
-def _of_type(argument: str, value: Any, kind: type, otherwise: Any = None) -> Any:
-    """`value` as a `kind`, or `otherwise` for None."""
-    if value is None:
-        return otherwise
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is bool and isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if kind is int and not isinstance(value, (bool, np.bool_)):
-        try:
-            index = operator.index(value)
-        except TypeError:
-            pass
-        else:
-            if not -(1 << 31) <= index < 1 << 31:
-                raise ValueError(f"{argument}: expected an integer of 32 bits, got {index}")
-            return index
-    if kind is float and isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise ValueError(f"{argument}: expected a number that a float can hold, got a larger integer") from None
-    raise TypeError(f"{argument}: expected {kind.__name__}, got {type(value).__name__} ({value!r})")

@@ -8,13 +8,12 @@ the same name in :mod:`gpgan.reference` and returns float64.
 from __future__ import annotations
 
 import importlib
-import operator
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gpgan import _core
+from gpgan import _core, _options
 
 Array = npt.NDArray[Any]
 Impl = Literal["native", "reference"]
@@ -100,7 +99,7 @@ def gaussian_blur(image: npt.ArrayLike, sigma: float = 0.5, *, impl: Impl = "nat
         If `image` is no array of finite floats, or `sigma` out of range.
     """
     x = _floats("image", image)
-    return _call("gaussian_blur", impl, x, sigma=_in_range("sigma", sigma, 1000))
+    return _call("gaussian_blur", impl, x, sigma=_options.positive("sigma", sigma, 1000))
 
 
 def solve(
@@ -140,7 +139,7 @@ def solve(
     u, c = _floats("divergence", divergence), _floats("color", color)
     if u.shape != c.shape:
         raise ValueError(f"color: expected the divergence's shape {u.shape}, got {c.shape}")
-    weight, sigma = _in_range("color_weight", color_weight, 1e30), _in_range("sigma", sigma, 1000)
+    weight, sigma = _options.positive("color_weight", color_weight, 1e30), _options.positive("sigma", sigma, 1000)
     if equation not in ("gaussian-poisson", "screened"):
         raise ValueError(f"equation: expected 'gaussian-poisson' or 'screened', got {equation!r}")
     if _is_native(impl):
@@ -192,7 +191,7 @@ def upsample(image: npt.ArrayLike, shape: tuple[int, int], *, impl: Impl = "nati
     """
     x = _floats("image", image)
     try:
-        height, width = (_integer("shape", n) for n in shape)
+        height, width = (_options.of_type("shape", n, int) for n in shape)
     except (TypeError, ValueError):
         raise TypeError(f"shape: expected two integers (H, W), got {shape!r}") from None
     if ((height + 1) // 2, (width + 1) // 2) != x.shape[:2] or min(height, width) < 1:
@@ -222,7 +221,7 @@ def inset(mask: npt.ArrayLike, pixels: int, *, impl: Impl = "native") -> Array:
     m = _floats("mask", mask)
     if m.ndim != 2:
         raise ValueError(f"mask: expected shape (H, W), got {m.shape}")
-    pixels = _integer("pixels", pixels)
+    pixels = _options.of_type("pixels", pixels, int)
     if not 0 <= pixels <= 1 << 20:
         raise ValueError(f"pixels: expected 0 to {1 << 20}, got {pixels}")
     return _call("inset", impl, m, pixels=pixels)
@@ -284,22 +283,3 @@ def _floats(argument: str, value: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if array.size and np.abs(array).max() > np.finfo(np.float32).max:
         raise ValueError(f"{argument}: expected values that float32 can hold, got {np.abs(array).max():g}")
     return array.astype(np.float64, copy=False)
-
-
-def _integer(argument: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{argument}: expected an integer, got {value!r}") from None
-
-
-def _in_range(argument: str, value: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{argument}: expected a number, got {value!r}")
-    if not (np.isfinite(value) and 0 < value <= most):
-        raise ValueError(
-            f"{argument}: expected a number above 0"
-            + (f" and up to {most:g}" if most < np.inf else "")
-            + f", got {value!r}"
-        )
-    return float(value)
