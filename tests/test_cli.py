@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 import gpgan
+from gpgan import _image_files
 from gpgan.cli import _SAMPLE, app
 
 HEIGHT, WIDTH = 60, 90
@@ -354,6 +356,17 @@ def damaged(path: Path, image_format: str, keep: float) -> Path:
 def test_refused_truncated(blend: Run, files: tuple[Path, ...], tmp_path: Path, image_format: str, keep: float) -> None:
     broken = damaged(tmp_path / "broken", image_format, keep)
     assert_refused(blend(files[0], broken, files[2], "-o", tmp_path / "out.png"), tmp_path, "target", "broken")
+
+
+def test_files_read_by_threads_leave_stderr_as_it_was(tmp_path: Path) -> None:
+    # Reading silences the whole process for a moment: what one thread put there, another must not keep.
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (4, 3)).save(path)
+    before = os.fstat(2)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(lambda _: _image_files.read(path, "photo").picture.size, range(400)))
+    assert set(sizes) == {(4, 3)}
+    assert os.path.samestat(os.fstat(2), before)
 
 
 def test_refused_damaged_in_many_places(blend: Run, files: tuple[Path, ...], tmp_path: Path) -> None:

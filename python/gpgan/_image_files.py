@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ HOLDS = {
     "TIFF": ("L", "LA", "RGB", "RGBA", "I;16", "F"),
     "WEBP": ("L", "LA", "RGB", "RGBA"),
 }
+
+_QUIET = threading.Lock()
 
 _TAG = ExifTags.Base
 #: What EXIF says of the picture. The rest says how its file kept the pixels, or is a thumbnail of the old ones.
@@ -67,25 +70,28 @@ def read(path: Path, argument: str) -> Photo:
     ValueError
         If there is no such file, or it is no image of a known kind, damaged or over :func:`gpgan.max_pixels`.
     """
-    name = repr(os.fspath(path))
-    Image.MAX_IMAGE_PIXELS = max_pixels()
-    try:
-        with _quiet(), Image.open(path, formats=READABLE) as file:
-            exif, turned = _exif(file)
-            profile = file.info.get("icc_profile") or None
-            dpi = _dpi(file.info.get("dpi"))
-            picture, profile = _plain(ImageOps.exif_transpose(file), profile)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(
-            f"{argument}: {name} has more pixels than the limit of {max_pixels()} (--max-pixels)"
-        ) from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{argument}: {name} is no PNG, JPEG, TIFF, WebP or BMP image, or damaged") from None
-    except OSError as error:
-        raise ValueError(f"{argument}: cannot read {name}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        raise ValueError(f"{argument}: cannot read {name}: {error}") from error
+    with _opened(path, f"{argument}: ", os.fspath(path)) as file:
+        exif, turned = _exif(file)
+        profile = file.info.get("icc_profile") or None
+        dpi = _dpi(file.info.get("dpi"))
+        picture, profile = _plain(ImageOps.exif_transpose(file), profile)
     return Photo(picture, profile, exif, dpi[::-1] if dpi and turned else dpi)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width that :func:`read` would give, by the file's header alone.
+
+    Raises
+    ------
+    ValueError
+        As :func:`read` does, but for what only the pixels can tell. It names the file without its folder.
+    """
+    with _opened(path, "", path.name) as file:
+        width, height = file.size
+        # For EXIF behind the pixels of a PNG, Pillow would decode them all.
+        exif = file.getexif() if file.format != "PNG" or "exif" in file.info else {}
+        turned = exif.get(_TAG.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
 
 
 def like(source: Photo, target: Photo, argument: str) -> Image.Image:
@@ -187,9 +193,27 @@ def with_picture(photo: Photo, picture: Image.Image) -> Photo:
 
 
 @contextmanager
+def _opened(path: Path, prefix: str, name: str) -> Iterator[Image.Image]:
+    """An image file; whatever goes wrong with it becomes a ValueError that says so of `name`, after `prefix`."""
+    Image.MAX_IMAGE_PIXELS = max_pixels()
+    try:
+        with _quiet(), Image.open(path, formats=READABLE) as file:
+            yield file
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"{prefix}{name!r} has more pixels than the limit of {max_pixels()} (--max-pixels)") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{prefix}{name!r} is no PNG, JPEG, TIFF, WebP or BMP image, or damaged") from None
+    except OSError as error:
+        raise ValueError(f"{prefix}cannot read {name!r}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise ValueError(f"{prefix}cannot read {name!r}: {error}") from error
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """No remarks on damaged files: Pillow's are warnings, libtiff's go straight to file descriptor 2."""
-    with warnings.catch_warnings(), Path(os.devnull).open("wb") as null:
+    # Both are the process's: a thread that came between would put back what another had put in.
+    with _QUIET, warnings.catch_warnings(), Path(os.devnull).open("wb") as null:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         stderr = os.dup(2)

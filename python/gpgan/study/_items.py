@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image, UnidentifiedImageError
-
 from gpgan import _files, _image_files
-from gpgan._arrays import max_pixels
 from gpgan.evaluation.items import RESERVED
 from gpgan.study import _pictures
 
@@ -101,29 +98,11 @@ def _item(folder: Path, methods: Sequence[str] | None) -> Item | None:
     if not folder.name.isprintable():  # undecodable bytes among them, which SQLite cannot keep
         raise ValueError("the folder's name is not printable text")
     results = {stem: path for stem, path in files.items() if stem not in RESERVED}
-    size = _upright_size(composite)
+    size = _image_files.upright_size(composite)
     for path in [*results.values(), *([mask] if mask else [])]:
-        other = _upright_size(path)
+        other = _image_files.upright_size(path)
         if other != size:
             raise ValueError(f"{path.name!r} is {other[0]}x{other[1]}, its composite {size[0]}x{size[1]}")
     if mask is not None:
         _pictures.mask(mask)  # raters are told of a circle
     return Item(folder.name, composite, mask, results, size)
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Height and width by the file's header, turned as its EXIF orientation says."""
-    Image.MAX_IMAGE_PIXELS = max_pixels()
-    try:
-        with _image_files._quiet(), Image.open(path, formats=_image_files.READABLE) as file:
-            width, height = file.size
-            # For EXIF behind the pixels of a PNG, Pillow would decode them all.
-            exif = file.getexif() if file.format != "PNG" or "exif" in file.info else {}
-            turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"{path.name!r} has more pixels than the limit of {max_pixels()} (--max-pixels)") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{path.name!r} is no PNG, JPEG, TIFF, WebP or BMP image, or damaged") from None
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        raise ValueError(f"cannot read {path.name!r}: {error}") from error
-    return (width, height) if turned else (height, width)

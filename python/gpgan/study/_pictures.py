@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,6 @@ from gpgan import _arrays, _image_files
 _OUTLINE_SIDE = 320
 #: Space between the object and the line, and how round the line is, as parts of the picture's longer side.
 _MARGIN, _ROUNDNESS = 0.02, 0.012
-
-#: Reading silences the process's warnings and its stderr for a moment, which only one thread may do at a time.
-_READING = threading.Lock()
-
-
-def _read(path: Path, argument: str) -> _image_files.Photo:
-    with _READING:
-        return _image_files.read(path, argument)
 
 
 def shown_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
@@ -51,7 +42,7 @@ def encode(path: Path, size: tuple[int, int], max_side: int) -> bytes:
     ValueError
         If the file cannot be read, or has another size.
     """
-    photo = _read(path, "picture")
+    photo = _image_files.read(path, "picture")
     mode, found = photo.picture.mode, (photo.picture.height, photo.picture.width)
     if found != size:
         raise ValueError(f"picture: expected {size[0]}x{size[1]}, got {found[0]}x{found[1]} in {path.name!r}")
@@ -79,7 +70,7 @@ def mask(path: Path) -> npt.NDArray[Any]:
         If the file cannot be read, or is no mask.
     """
     try:
-        values: npt.NDArray[Any] = _arrays.mask(_read(path, "mask").picture)[0]
+        values: npt.NDArray[Any] = _arrays.mask(_image_files.read(path, "mask").picture)[0]
     except TypeError as error:
         raise ValueError(str(error)) from error
     return values
