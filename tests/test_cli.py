@@ -582,6 +582,12 @@ def test_process_sample_with_the_shipped_generator(tmp_path: Path) -> None:
         assert result.size == target.size
 
 
+def test_process_blends_where_warnings_are_errors(tmp_path: Path) -> None:
+    arguments = ["blend", "--sample", "-o", str(tmp_path / "blended.png")]
+    done = process(f"import warnings; warnings.simplefilter('error'); app({arguments})")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_process_without_torch() -> None:
     shipped = Path(gpgan.__file__).parent / "weights" / "default.pt"
     for arguments in (["info"], ["info", str(shipped)], ["train", "--help"], ["export", "--help"]):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpgan._cuda_device import place_of
+from gpgan._torchscript import undeprecated
 
 Image = npt.NDArray[np.float32]
 
@@ -116,9 +117,10 @@ def _copy_to(device: Any, module: Any) -> Any:
     import torch
 
     file = io.BytesIO()
-    torch.jit.save(module, file)
-    file.seek(0)
-    copy = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+    with undeprecated():
+        torch.jit.save(module, file)
+        file.seek(0)
+        copy = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
     return copy.eval()
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gpgan import _files
+from gpgan._torchscript import undeprecated
 from gpgan.nn.model import BlendingGAN, ColorCorrector
 
 __all__ = [
@@ -92,11 +93,12 @@ def export(
     metadata = _metadata(image_size, architecture, training_data, extras)
     _check_image_size(generator, image_size, "the generator")
     with _evaluated(generator):
-        scripted = torch.jit.script(generator)
         buffer = io.BytesIO()
-        torch.jit.save(scripted, buffer, _extra_files={METADATA_FILE: json.dumps(metadata, indent=1)})
-        content = _without_paths(buffer)
-        reloaded = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+        with undeprecated():
+            scripted = torch.jit.script(generator)
+            torch.jit.save(scripted, buffer, _extra_files={METADATA_FILE: json.dumps(metadata, indent=1)})
+            content = _without_paths(buffer)
+            reloaded = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
         inputs = _probe(image_size)
         with torch.inference_mode():
             expected = generator(*inputs)
@@ -302,7 +304,8 @@ def load(
     _check_archive(name, max_bytes)
     files: dict[str, Any] = {METADATA_FILE: ""}
     try:
-        module = torch.jit.load(name, map_location=device, _extra_files=files)  # type: ignore[no-untyped-call]
+        with undeprecated():
+            module = torch.jit.load(name, map_location=device, _extra_files=files)  # type: ignore[no-untyped-call]
     except Exception as error:  # of many kinds, as the file is damaged
         raise ValueError(f"{name!r} is a damaged TorchScript file: {_line(error, 0)}") from error
     if not files[METADATA_FILE]:
