@@ -197,17 +197,29 @@ def from_float(values: Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 def _as_float(pixels: _arrays.Pixels, argument: str, *, is_mask: bool = False) -> Array:
     """Pixels as float64 in [0, 1], checked; a mask's integers may be 0 and 1."""
+    check_range(pixels, argument)
     if pixels.dtype.kind == "f":
-        # NaN fails the comparison too.
-        bad = ~((pixels >= -RANGE_SLACK) & (pixels <= 1 + RANGE_SLACK))
-        if bad.any():
-            at = tuple(np.argwhere(bad)[0])
-            raise ValueError(
-                f"{argument}: expected finite floats in [0, 1], got {pixels[at]:f} at row {at[0]}, column {at[1]}"
-            )
         clipped: Array = np.clip(pixels, 0, 1, dtype=np.float64)
         return clipped
     return to_float(pixels, is_mask=is_mask)
+
+
+def check_range(pixels: _arrays.Pixels, argument: str, slack: float = RANGE_SLACK) -> None:
+    """Make sure that the values of (H, W) or (H, W, C) are finite and in [0, 1] or nearly, if they are floats.
+
+    Raises
+    ------
+    ValueError
+        If one is not; it says which, as the core does.
+    """
+    if pixels.dtype.kind != "f":
+        return
+    bad = ~((pixels >= -slack) & (pixels <= 1 + slack))  # NaN is in no range
+    if bad.any():
+        at = tuple(np.argwhere(bad)[0])
+        raise ValueError(
+            f"{argument}: expected finite floats in [0, 1], got {pixels[at]:f} at row {at[0]}, column {at[1]}"
+        )
 
 
 def read_offset(offset: Any) -> tuple[int, int]:

@@ -138,10 +138,7 @@ def _image(value: Any, argument: str) -> Pixels:
     pixels: Pixels = _arrays.image(value, argument).pixels[0]
     if pixels.shape[2] == 2:
         raise ValueError(f"{argument}: expected 1, 3 or 4 channels, got shape {value.shape}")
-    # NaN fails the comparison too.
-    slack = _frames.RANGE_SLACK
-    if pixels.dtype.kind == "f" and not ((pixels >= -slack) & (pixels <= 1 + slack)).all():
-        raise ValueError(f"{argument}: expected finite floats in [0, 1], got {pixels.min():g} to {pixels.max():g}")
+    _frames.check_range(pixels, argument)
     return pixels
 
 

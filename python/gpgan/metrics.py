@@ -382,7 +382,7 @@ def _scene(source: Any, target: Any, mask: Any, offset: tuple[int, int]) -> _Sce
         raise ValueError(f"source: expected {tgt.colors} colour channel(s) like the target, got {src.colors}")
     pixels, scene_target = src.pixels[0], tgt.pixels[0, ..., : tgt.colors]
     for argument, array in (("source", pixels), ("target", scene_target)):
-        _check_range(array, argument)
+        _frames.check_range(array, argument)
     if mask is None and not src.has_alpha:
         raise ValueError("mask: expected a mask, as the source has no alpha channel, got None")
     m = np.ones(src.shape) if mask is None else _mask(mask, "mask", src.shape, "the source's size")
@@ -409,22 +409,11 @@ def _image(value: Any, argument: str) -> _arrays.Picture:
     return picture
 
 
-def _check_range(pixels: Pixels, argument: str, *, leeway: float = _frames.RANGE_SLACK) -> None:
-    """Floats must be finite, and in [0, 1] or nearly: 0 to 255 in floats would be measured on a wrong scale."""
-    if pixels.dtype.kind != "f":
-        return
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{argument}: expected finite floats, got NaN or infinity")
-    if not (low >= -leeway and high <= 1 + leeway):
-        raise ValueError(f"{argument}: expected floats in [0, 1], got {low:g} to {high:g}")
-
-
 def _pair(result: Any, truth: Any) -> tuple[Pixels, Pixels]:
     """Both as (H, W, C) without alpha, in their own dtypes."""
     picture = _image(truth, "truth")
     pixels = picture.pixels[0, ..., : picture.colors]
-    _check_range(pixels, "truth")
+    _frames.check_range(pixels, "truth")
     return _result(result, pixels, "the truth's"), pixels
 
 
@@ -435,7 +424,7 @@ def _result(result: Any, like: Pixels, whose: str = "the target's") -> Pixels:
     if picture.colors != like.shape[2]:
         raise ValueError(f"result: expected {whose} {like.shape[2]} colour channel(s), got {picture.colors}")
     pixels = picture.pixels[0, ..., : picture.colors]
-    _check_range(pixels, "result", leeway=_OVERSHOOT)
+    _frames.check_range(pixels, "result", _OVERSHOOT)
     return pixels
 
 
@@ -447,7 +436,7 @@ def _mask(value: Any, argument: str, shape: tuple[int, ...] | None = None, what:
     m: Pixels = pixels[0]
     if shape is not None and m.shape != shape:
         raise ValueError(f"{argument}: expected {what}, {tuple(shape)}, got {m.shape}")
-    _check_range(m, argument)
+    _frames.check_range(m, argument)
     return _frames.to_float(m, is_mask=True)
 
 
