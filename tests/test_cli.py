@@ -358,6 +358,38 @@ def test_refused_truncated(blend: Run, files: tuple[Path, ...], tmp_path: Path, 
     assert_refused(blend(files[0], broken, files[2], "-o", tmp_path / "out.png"), tmp_path, "target", "broken")
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.bmp"])
+def test_upright_size_is_that_of_the_picture_read(tmp_path: Path, name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (9, 6)).save(tmp_path / name, **({} if name == "a.bmp" else {"exif": exif}))
+    size = _image_files.upright_size(tmp_path / name)
+    assert size == _image_files.read(tmp_path / name, "photo").picture.size[::-1]
+    assert size == ((9, 6) if orientation > 4 and name != "a.bmp" else (6, 9))
+
+
+def test_read_leaves_out_exif_that_cannot_be_kept(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "abcd"
+    data = io.BytesIO()
+    Image.new("RGB", (9, 6)).save(data, "JPEG", exif=exif)
+    as_text, as_float = b"\x01\x0e\x00\x02\x00\x00\x00\x05", b"\x01\x0e\x00\x0b\x00\x00\x00\x01"
+    said = data.getvalue().replace(as_text, as_float)
+    assert said != data.getvalue()
+    (tmp_path / "a.jpg").write_bytes(said)
+    photo = _image_files.read(tmp_path / "a.jpg", "photo")
+    assert photo.picture.size == (9, 6)
+    assert photo.exif is None
+
+
+def test_float_source_of_another_scale_is_refused(blend: Run, files: tuple[Path, ...], tmp_path: Path) -> None:
+    with Image.open(files[0]) as source:
+        Image.fromarray(np.asarray(source.convert("L"), np.float32)).save(tmp_path / "s.tif")
+    outcome = blend(tmp_path / "s.tif", *files[1:], "-o", tmp_path / "out.png")
+    assert_refused(outcome, tmp_path, "source", "expected finite floats in [0, 1]")
+
+
 def test_files_read_by_threads_leave_stderr_as_it_was(tmp_path: Path) -> None:
     # Reading silences the whole process for a moment: what one thread put there, another must not keep.
     path = tmp_path / "photo.png"

@@ -740,6 +740,52 @@ print(results.computed)
 """
 
 
+class Killed(BaseException):
+    """As a kill: nothing is written after it."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
+    write = runner.write_picture
+
+    def write_and_die(pixels: Any, path: Path) -> None:
+        write(pixels, path)
+        if path.stem == stem:
+            raise Killed
+
+    monkeypatch.setattr(runner, "write_picture", write_and_die)
+
+
+def test_kill_before_the_record_leaves_no_picture_of_other_options(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    asked, other = ["x=alpha:sigma=1"], ["x=alpha:sigma=20"]
+    evaluate(listed, run, methods=asked)
+    before = {path: path.read_bytes() for path in run.glob("items/*/x.png")}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, "x")
+        evaluate(listed, run, methods=other)
+    assert any(path.read_bytes() != content for path, content in before.items())
+    evaluate(listed, run, methods=asked)
+    assert {path: path.read_bytes() for path in run.glob("items/*/x.png")} == before
+
+
+def test_kill_before_the_record_leaves_no_picture_of_other_files(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, target = tmp_path / "run", tmp_path / "t.png"
+    evaluate(listed, run)
+    before = {path: path.read_bytes() for path in run.glob("items/*/*.png")}
+    content = target.read_bytes()
+    photo("rocket").save(target)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, "truth")
+        evaluate(listed, run)
+    target.write_bytes(content)
+    evaluate(listed, run)
+    assert {path: path.read_bytes() for path in run.glob("items/*/*.png")} == before
+
+
 def test_killed_run_goes_on(camera: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-c", SLOW, str(camera / "frames"), str(camera / "masks"), str(run)]
@@ -840,6 +886,11 @@ def test_failures_do_not_lose_the_rest(
     assert not (run / "items" / "moved" / "picky.png").exists()
     page = (run / "report.html").read_text()
     assert "too small &lt;script&gt;alert(1)" in page
+    # Nobody is best where one row alone has all that could be made; an item that nobody could read takes no part in it.
+    assert [row["complete"] for row in results["summary"].values()] == [False, True]
+    assert 'class="best"' not in page
+    page = evaluate(listed, tmp_path / "both", methods=QUICK).run.joinpath("report.html").read_text()
+    assert 'class="best"' in page
     # A failure is tried again; once it is no longer one, so is the exit code.
     registered("picky", lambda source, target, mask: target)
     drawn_mask().save(tmp_path / "m2.png")

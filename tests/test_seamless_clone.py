@@ -357,6 +357,16 @@ def test_clone_takes_masks_of_every_scale():
         assert_array_equal(seamless_clone(src, dst, other, p, cv2.NORMAL_CLONE), expected)
 
 
+@pytest.mark.parametrize("channel", range(3))
+def test_clone_takes_masks_of_one_colour(channel):
+    src, dst, mask, p = smooth_pair(40, 50)
+    expected = seamless_clone(src, dst, mask, p, cv2.NORMAL_CLONE)
+    for dtype, scale in ((bool, 1), (np.uint8, 1), (np.uint8, 255), (np.uint16, 1), (np.float32, 1)):
+        colour = np.zeros((*mask.shape, 3), dtype)
+        colour[..., channel] = (mask > 0) * dtype(scale)
+        assert_array_equal(seamless_clone(src, dst, colour, p, cv2.NORMAL_CLONE), expected)
+
+
 def test_clone_takes_a_soft_mask_at_half_of_its_height():
     # As JPEG files and antialiasing leave masks, and OpenCV's weights come to about the same.
     src, dst, mask, p = smooth_pair(40, 50)

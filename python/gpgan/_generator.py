@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpgan._cuda_device import place_of
-from gpgan._torchscript import undeprecated
+from gpgan._warnings import undeprecated
 
 Image = npt.NDArray[np.float32]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from gpgan import _files
+from gpgan import _files, _frames, _warnings
 from gpgan._arrays import max_pixels
 
 #: Few decoders, so that little code meets files of unknown origin.
@@ -30,8 +29,6 @@ HOLDS = {
     "TIFF": ("L", "LA", "RGB", "RGBA", "I;16", "F"),
     "WEBP": ("L", "LA", "RGB", "RGBA"),
 }
-
-_QUIET = threading.Lock()
 
 _TAG = ExifTags.Base
 #: What EXIF says of the picture. The rest says how its file kept the pixels, or is a thumbnail of the old ones.
@@ -85,12 +82,19 @@ def upright_size(path: Path) -> tuple[int, int]:
     ------
     ValueError
         As :func:`read` does, but for what only the pixels can tell. It names the file without its folder.
+
+    Notes
+    -----
+    EXIF behind the pixels of a PNG is not looked for: only :func:`read` turns such a picture.
     """
     with _opened(path, "", path.name) as file:
-        width, height = file.size
+        if file.format == "TIFF":  # some Pillows have turned `size` by now and some have not
+            width, height = (int(file.tag_v2[tag]) for tag in (_TAG.ImageWidth, _TAG.ImageLength))  # type: ignore[attr-defined]
+        else:
+            width, height = file.size
         # For EXIF behind the pixels of a PNG, Pillow would decode them all.
-        exif = file.getexif() if file.format != "PNG" or "exif" in file.info else {}
-        turned = exif.get(_TAG.Orientation, 1) in (5, 6, 7, 8)
+        here = file.format != "PNG" or not {"exif", "xmp", "XML:com.adobe.xmp"}.isdisjoint(file.info)
+        turned = here and file.getexif().get(_TAG.Orientation, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
@@ -108,6 +112,8 @@ def like(source: Photo, target: Photo, argument: str) -> Image.Image:
         if mode == "L" and source.profile == target.profile:
             return picture
         values = np.asarray(picture)
+        if picture.mode == "F":
+            _frames.check_range(values, argument)
         values = values / 257 if picture.mode == "I;16" else values.clip(0, 1) * 255
         picture = Image.fromarray((values + 0.5).astype(np.uint8))
     elif alpha is not None:
@@ -213,7 +219,7 @@ def _opened(path: Path, prefix: str, name: str) -> Iterator[Image.Image]:
 def _quiet() -> Iterator[None]:
     """No remarks on damaged files: Pillow's are warnings, libtiff's go straight to file descriptor 2."""
     # Both are the process's: a thread that came between would put back what another had put in.
-    with _QUIET, warnings.catch_warnings(), Path(os.devnull).open("wb") as null:
+    with _warnings.LOCK, warnings.catch_warnings(), Path(os.devnull).open("wb") as null:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         stderr = os.dup(2)
@@ -234,7 +240,10 @@ def _exif(file: Image.Image) -> tuple[bytes | None, bool]:
             del exif[tag]
     if _TAG.Orientation in exif:
         exif[_TAG.Orientation] = 1
-    kept = exif.tobytes() if len(exif) else None
+    try:
+        kept = exif.tobytes() if len(exif) else None
+    except Exception:  # a value of another type than its tag has; the picture is none the worse
+        kept = None
     exif[_TAG.Orientation] = orientation  # exif_transpose is yet to come
     return kept, orientation in (5, 6, 7, 8)
 

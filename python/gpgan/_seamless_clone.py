@@ -166,7 +166,7 @@ def _grey(mask: Any, shape: tuple[int, int]) -> Pixels:
     if np.array_equal(blue, green) and np.array_equal(green, red):
         return blue
     grey: Floats = np.tensordot(mask[..., :3].astype(np.float64), _poisson.LUMA[::-1], axes=1)
-    return grey if mask.dtype.kind == "f" else np.rint(grey)
+    return grey if mask.dtype.kind in "bf" or mask.max() <= 1 else np.rint(grey)
 
 
 def _point(p: Any) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def _rows(summary: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> l
         for metric in metrics:
             value = table.mean(row, metric)
             text = table.cell(metric, value)
-            is_best = best[metric] is not None and not row["failed"] and text == table.cell(metric, best[metric])
+            is_best = best[metric] is not None and row["complete"] and text == table.cell(metric, best[metric])
             cells.append({"value": "nan" if value is None else repr(value), "text": text, "best": is_best})
         rows.append({"label": label, "cells": cells, "failed": row["failed"]})
     return rows

@@ -215,6 +215,8 @@ class _ItemRun:
             methods = {label: said for label, said in old["methods"].items() if label not in again}
             # Paths may have moved; what is known of the pictures has not.
             return record | {"methods": methods, "size": old.get("size"), "error": old["error"]}
+        # First, or a kill would leave a record of pictures that the next lines have taken, or new ones have replaced.
+        (self.folder / "item.json").unlink(missing_ok=True)
         for path in self.folder.glob("*.png"):  # they must not be taken for this item's
             path.unlink()
         return record
@@ -264,6 +266,8 @@ class _ItemRun:
             "fingerprint": fingerprint, "file": path.name, "seconds": None, "scores": None, "measured": None,
             "error": None,
         }  # fmt: skip
+        if record["methods"].pop(entry.label, None) is not None:
+            self._save(record)  # first, or a kill would leave the old scores beside the new picture
         path.unlink(missing_ok=True)
         if entry.label not in self.ready:
             with suppress(Exception):  # it will say so of the item itself

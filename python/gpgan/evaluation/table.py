@@ -37,7 +37,7 @@ def values(said: Mapping[str, Any]) -> dict[str, float]:
 
 
 def summarise(records: Sequence[Mapping[str, Any]], methods: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
-    """By label: name, items, failed, and of every metric mean, median and count.
+    """By label: name, items, failed, complete, and of every metric mean, median and count.
 
     Parameters
     ----------
@@ -48,8 +48,9 @@ def summarise(records: Sequence[Mapping[str, Any]], methods: Iterable[tuple[str,
     Returns
     -------
     dict
-        Where a row has no generator, the others have ``gain`` too: what psnr_core gains over it on the same items. Of
-        several such rows it is the one with no options, or else the first.
+        A row is complete that has every item of which any method has made something. Where a row has no generator, the
+        others have ``gain`` too: what psnr_core gains over it on the same items. Of several such rows it is the one
+        with no options, or else the first.
     """
     summary: dict[str, dict[str, Any]] = {}
     names = dict(methods)
@@ -57,6 +58,7 @@ def summarise(records: Sequence[Mapping[str, Any]], methods: Iterable[tuple[str,
     bases = [label for label, name in names.items() if name == PLAIN]
     base = PLAIN if PLAIN in bases else next(iter(bases), None)
     plain = {i: row[GAIN_METRIC] for i, row in enumerate(by_label.get(base or "", ())) if GAIN_METRIC in row}
+    made = sum(1 for rows in zip(*by_label.values(), strict=True) if any(rows))
     for label, rows in by_label.items():
         metrics: dict[str, Any] = {}
         for metric in dict.fromkeys(key for row in rows for key in row):
@@ -65,7 +67,10 @@ def summarise(records: Sequence[Mapping[str, Any]], methods: Iterable[tuple[str,
                 "mean": statistics.fmean(column), "median": statistics.median(column), "count": len(column),
             }  # fmt: skip
         done = sum(1 for row in rows if row)
-        summary[label] = {"name": names[label], "items": done, "failed": len(rows) - done, "metrics": metrics}
+        summary[label] = {
+            "name": names[label], "items": done, "failed": len(rows) - done, "complete": done == made,
+            "metrics": metrics,
+        }  # fmt: skip
         if label != base:
             pairs = [row[GAIN_METRIC] - plain[i] for i, row in enumerate(rows) if GAIN_METRIC in row and i in plain]
             if pairs:
@@ -97,8 +102,9 @@ def mean(row: Mapping[str, Any], metric: str) -> float | None:
 
 
 def best(summary: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:
-    """The best mean of a column, where it has a best; who failed on an item, a hard one maybe, takes no part."""
-    column = [value for row in summary.values() if not row["failed"] and (value := mean(row, metric)) is not None]
+    """The best mean of a column, where it has a best; who failed where another did not, on a hard item maybe, takes no
+    part."""
+    column = [value for row in summary.values() if row["complete"] and (value := mean(row, metric)) is not None]
     if metric in NO_DIRECTION or len(column) < 2:
         return None
     return min(column) if metric in LOWER_IS_BETTER else max(column)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gpgan import _files
-from gpgan._torchscript import undeprecated
+from gpgan._warnings import undeprecated
 from gpgan.nn.model import BlendingGAN, ColorCorrector
 
 __all__ = [

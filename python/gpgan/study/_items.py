@@ -91,7 +91,7 @@ def _item(folder: Path, methods: Sequence[str] | None) -> Item | None:
             raise ValueError(f"{files[stem].name!r} and {path.name!r} are of one method")
         files[stem] = path
     composite, mask = files.get("composite"), files.get("mask")
-    if composite is None and mask is None:
+    if composite is None and mask is None and not (folder / "item.json").exists():
         return None
     if composite is None:
         raise ValueError("it has no composite")
