@@ -112,8 +112,7 @@ def like(source: Photo, target: Photo, argument: str) -> Image.Image:
         if mode == "L" and source.profile == target.profile:
             return picture
         values = np.asarray(picture)
-        if picture.mode == "F":
-            _frames.check_range(values, argument)
+        _frames.check_range(values, argument)
         values = values / 257 if picture.mode == "I;16" else values.clip(0, 1) * 255
         picture = Image.fromarray((values + 0.5).astype(np.uint8))
     elif alpha is not None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOCK = threading.Lock()
+LOCK = threading.RLock()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Results:
         What each ``item.json`` holds of the methods that were asked for: name, title, files, error, and by label
         seconds, scores and error.
     summary : dict
-        By label: name, items (how many have a result), failed, and by metric mean, median and count.
+        See :func:`gpgan.evaluation.table.summarise`.
     metrics : list of str
     notes : list of str
         On how to read the numbers.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gpgan import _files
-from gpgan._warnings import undeprecated
+from gpgan._warnings import LOCK, undeprecated
 from gpgan.nn.model import BlendingGAN, ColorCorrector
 
 __all__ = [
@@ -336,7 +336,7 @@ def _traced(generator: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> byt
     # successor takes twenty times as long. Its warnings are about constants that follow from S, which is one here.
     tracing = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", "Constant folding", UserWarning)  # it is left out where it does not apply
